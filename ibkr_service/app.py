@@ -1,0 +1,338 @@
+"""The composition root: builds everything, opens lifetimes in order, closes them in mirror order.
+
+Settings stop here; below are plain values. Nothing else knows how many parts there are.
+
+The order of opening: fitness of the machine, journal, book (from the journal), inbox and pump, session, strategies
+(which wait for READY). Closing: no new intents, strategies, open orders as set, session, what is left in the inbox,
+journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+import structlog
+
+from ibkr_service import __version__, narrate
+from ibkr_service.broker.ib import adopt_running_loop
+from ibkr_service.broker.session import Session, SessionConfig
+from ibkr_service.clock import Clock
+from ibkr_service.core import events as ev
+from ibkr_service.core.errors import FatalError, GatewayError, ServiceError, Unfit
+from ibkr_service.core.link import Link
+from ibkr_service.core.refs import Refs, run_id
+from ibkr_service.core.risk import Limits
+from ibkr_service.desk import Desk
+from ibkr_service.hub import Hub
+from ibkr_service.journal import Durability, Journal
+from ibkr_service.log import library_alarms
+from ibkr_service.mailbox import Inbox
+from ibkr_service.settings import Settings
+from ibkr_service.supervisor import StrategySpec, Supervisor, load
+from ibkr_service.watchdog import Watchdog
+
+log = structlog.get_logger("ibkr_service")
+
+EXIT_OK, EXIT_FAILED, EXIT_UNUSABLE = 0, 1, 2
+PUMP_BATCH = 256  # events recorded before the strategies get a turn
+# Whose logged errors may mean lost data; the library's other errors are the broker's messages, which we have as facts.
+TELLING_LOGGERS = ("ib_insync.Decoder", "eventkit", "asyncio")
+ZONES = ("US/Eastern", "MET", "Japan")  # TWS writes execution times with such names
+
+_DATA_TYPES = {"live": 1, "frozen": 2, "delayed": 3, "delayed_frozen": 4}
+
+
+@dataclass(frozen=True)
+class AppConfig:
+    """The settings as plain values. Times in seconds; `hold_limit_s` None: no watchdog thread."""
+
+    session: SessionConfig
+    limits: Limits
+    journal_path: Path
+    durability: Durability = "process"
+    inbox_max: int = 10_000
+    mailbox_max: int = 1_000
+    shutdown_timeout_s: float = 10.0
+    open_orders_at_shutdown: Literal["leave", "cancel"] = "leave"
+    hold_limit_s: float | None = None
+
+
+def config_of(settings: Settings) -> AppConfig:
+    """Take the settings apart into plain values."""
+    ibkr, risk, service = settings.ibkr, settings.risk, settings.service
+    return AppConfig(
+        session=SessionConfig(
+            host=ibkr.host,
+            port=ibkr.port,
+            client_id=ibkr.client_id,
+            mode=ibkr.mode,
+            account=ibkr.account,
+            read_only=ibkr.read_only,
+            connect_timeout_s=ibkr.connect_timeout_s,
+            auto_reconnect=ibkr.auto_reconnect,
+            reconnect_delay_min_s=ibkr.reconnect_delay_min_s,
+            reconnect_delay_max_s=ibkr.reconnect_delay_max_s,
+            max_rate_per_s=ibkr.max_rate_per_s,
+            request_timeout_s=ibkr.request_timeout_s,
+            ack_timeout_s=ibkr.ack_timeout_s,
+            probe_interval_s=ibkr.probe_interval_s,
+            probe_timeout_s=ibkr.probe_timeout_s,
+            wedged_timeout_s=ibkr.wedged_timeout_s,
+            reconcile_interval_s=ibkr.reconcile_interval_s,
+            timezone_tws=ibkr.timezone_tws,
+            market_data_type=_DATA_TYPES[ibkr.market_data_type],
+        ),
+        limits=Limits(
+            max_quantity=risk.max_quantity,
+            max_notional=risk.max_notional,
+            max_open_orders=risk.max_open_orders,
+            max_orders_per_minute=risk.max_orders_per_minute,
+            max_quote_age_s=risk.max_quote_age_s,
+            read_only=ibkr.read_only,
+        ),
+        journal_path=Path(settings.journal.path),
+        durability=settings.journal.durability,
+        inbox_max=service.inbox_max,
+        mailbox_max=service.mailbox_max,
+        shutdown_timeout_s=service.shutdown_timeout_s,
+        open_orders_at_shutdown=service.open_orders_at_shutdown,
+        hold_limit_s=service.hold_limit_s,
+    )
+
+
+def specs_of(settings: Settings) -> list[StrategySpec]:
+    """Load the strategies that the settings name.
+
+    Raises:
+        StrategyUnusable: one cannot be found.
+    """
+    return [
+        StrategySpec(
+            name=s.name,
+            function=load(s.run),
+            params=dict(s.params),
+            restart=s.restart,
+            restart_delay_s=s.restart_delay_s,
+            restart_max=s.restart_max,
+        )
+        for s in settings.strategies
+    ]
+
+
+def check_fitness() -> None:
+    """Refuse to start on a machine or in an environment in which facts would be lost.
+
+    Raises:
+        Unfit: with what to install or remove.
+    """
+    for zone in ZONES:
+        try:
+            ZoneInfo(zone)
+        except (LookupError, ValueError, OSError) as exc:
+            raise Unfit(
+                f"time zone {zone} is unknown here, so every fill would be lost: install the package tzdata"
+            ) from exc
+    try:
+        distribution("aeventkit")
+    except PackageNotFoundError:
+        return
+    raise Unfit("aeventkit is installed beside eventkit and overwrites its files: use an environment without ib_async")
+
+
+class App:
+    """The service: one session, one hub, any number of strategies.
+
+    Args:
+        clock, rng: the wall clock and the one source of randomness. observer: sees every recorded event (for people's
+        eyes).
+    """
+
+    def __init__(
+        self,
+        config: AppConfig,
+        specs: list[StrategySpec],
+        *,
+        clock: Clock,
+        rng: random.Random,
+        observer: Callable[[ev.Event], None] = lambda _event: None,
+    ) -> None:
+        check_fitness()
+        self.config = config
+        self.clock = clock
+        self.stop = asyncio.Event()
+        self.stop_reason = "asked to stop"
+        self.ready = asyncio.Event()
+        self.journal = Journal(config.journal_path, config.durability)
+        self._observer = observer
+        self._desks: list[Desk] = []
+        try:
+            self.hub = Hub(self.journal, self._observe)
+            self.hub.recover()
+            self.book = self.hub.book
+            self.inbox = Inbox(config.inbox_max)
+            self.session = Session(config.session, clock=clock, put=self.inbox.put, book=self.book, uniform=rng.uniform)
+            self.refs = Refs(run_id(int(clock.now().timestamp()), self.book.last_run_id))
+            self.supervisor = Supervisor(specs, make_desk=self._make_desk, hub=self.hub, clock=clock, ready=self.ready)
+        except BaseException:
+            self.journal.close()
+            raise
+        self.inbox.on_high = self.session.pause_reading
+        self.inbox.on_low = self.session.resume_reading
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Serve until `stop` is set; returns the exit code: 0 in order, 1 something failed, 2 not usable as set."""
+        adopt_running_loop()
+        try:
+            with ExitStack() as around:
+                around.callback(self.journal.close)
+                around.enter_context(library_alarms(self._library_alarm))
+                if self.config.hold_limit_s is not None:
+                    around.enter_context(Watchdog(self.config.hold_limit_s, self.supervisor.held))
+                self._started()
+                await self._serve()
+                self.hub.record(ev.ServiceStopped(at=self.clock.now(), reason=self.stop_reason))
+        except FatalError as exc:
+            log.error("cannot run", error=str(exc), kind=type(exc).__name__)
+            return EXIT_UNUSABLE
+        except ServiceError as exc:
+            log.error("service ended", error=str(exc), kind=type(exc).__name__)
+            return EXIT_FAILED
+        return EXIT_OK
+
+    def request_stop(self, reason: str) -> None:
+        """Begin an orderly shutdown; `run` returns when it is done."""
+        if not self.stop.is_set():
+            self.stop_reason = reason
+            self.stop.set()
+
+    def _started(self) -> None:
+        mode, run = self.config.session.mode, self.refs.run_id
+        self.hub.record(ev.ServiceStarted(at=self.clock.now(), run_id=run, mode=mode, version=__version__))
+
+    async def _serve(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as parts:
+                pump = parts.create_task(self._pump(), name="pump")
+                session = parts.create_task(self.session.run(), name="session")
+                strategies = parts.create_task(self.supervisor.run(), name="supervisor")
+                await self.stop.wait()
+                await self._shut_down(session, strategies, pump)
+        except BaseExceptionGroup as group:
+            raise _first_of_ours(group) from group
+
+    async def _shut_down(
+        self, session: asyncio.Task[None], strategies: asyncio.Task[None], pump: asyncio.Task[None]
+    ) -> None:
+        """Close in mirror order, each step bounded."""
+        limit_s = self.config.shutdown_timeout_s
+        log.info("shutting down", reason=self.stop_reason, limit_s=limit_s)
+        for desk in tuple(self._desks):
+            desk.refuse_orders("the service is shutting down")
+        await _end(strategies, "strategies", limit_s)
+        if self.config.open_orders_at_shutdown == "cancel":
+            await self._cancel_open_orders(limit_s)
+        await _end(session, "session", limit_s)
+        await _end(pump, "pump", limit_s)
+        while len(self.inbox):
+            self.hub.record(self.inbox.pop())
+
+    async def _cancel_open_orders(self, limit_s: float) -> None:
+        for order in list(self.book.alive_orders()):
+            if not order.cancel_wanted:
+                self.hub.record(ev.CancelRequested(at=self.clock.now(), ref=order.ref, by="shutdown"))
+            self.session.cancel(self.book.orders[order.ref])
+        try:
+            async with asyncio.timeout(limit_s):
+                while any(self.book.alive_orders()):
+                    await self._one_more_event()
+        except TimeoutError:
+            left = [order.ref for order in self.book.alive_orders()]
+            log.warning("open orders not confirmed as cancelled", orders=left)
+
+    async def _one_more_event(self) -> None:
+        recorded = self.hub.recorded
+        while self.hub.recorded == recorded:
+            await asyncio.sleep(0.05)
+
+    async def _pump(self) -> None:
+        """Move events from the inbox into the hub; let others run between batches."""
+        while True:
+            self.hub.record(await self.inbox.get())
+            for _ in range(min(PUMP_BATCH, len(self.inbox))):
+                self.hub.record(self.inbox.pop())
+            await asyncio.sleep(0)
+
+    # --- what the parts tell each other ------------------------------------------------------------------------------
+
+    def _make_desk(self, spec: StrategySpec, overrun: Callable[[], None]) -> Desk:
+        desk = Desk(
+            spec.name,
+            hub=self.hub,
+            wire=self.session,
+            watching=self.session.lines,
+            limits=self.config.limits,
+            refs=self.refs,
+            clock=self.clock,
+            params=spec.params,
+            facts_max=self.config.mailbox_max,
+            overrun=overrun,
+        )
+        self._desks = [d for d in self._desks if not d.closed]
+        self._desks.append(desk)
+        return desk
+
+    def _observe(self, event: ev.Event) -> None:
+        """After an event was recorded: wake those who wait for it, say it, act on what is desired."""
+        if isinstance(event, ev.LinkChanged):
+            if event.after is Link.READY:
+                self.ready.set()
+                self._send_wanted_cancels()
+            else:
+                self.ready.clear()
+        elif isinstance(event, ev.OrderChanged):
+            for desk in self._desks:
+                desk.observe(event)
+        narrate.say(event)
+        self._observer(event)
+
+    def _send_wanted_cancels(self) -> None:
+        """A cancel is desired state: what could not be sent before goes first now."""
+        for order in self.book.alive_orders():
+            if order.cancel_wanted:
+                self.session.cancel(order)
+
+    def _library_alarm(self, logger: str, text: str) -> None:
+        if logger.startswith(TELLING_LOGGERS):
+            self.inbox.put(ev.LibraryFault(at=self.clock.now(), logger=logger, text=text))
+            self.session.look_soon()
+
+
+async def _end(task: asyncio.Task[None], name: str, limit_s: float) -> None:
+    """Cancel a part and wait for it, so long and no longer."""
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=limit_s)
+    if not done:
+        log.error("does not end", part=name, after_s=limit_s)
+
+
+def _first_of_ours(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The exception that says why the service ended: a defect before a finding of ours."""
+    flat: list[BaseException] = []
+    stack: list[BaseException] = [group]
+    while stack:
+        exc = stack.pop()
+        if isinstance(exc, BaseExceptionGroup):
+            stack.extend(exc.exceptions)
+        else:
+            flat.append(exc)
+    return min(flat, key=lambda e: isinstance(e, (ServiceError, GatewayError)))

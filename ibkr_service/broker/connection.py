@@ -1,0 +1,178 @@
+"""One connection, from handshake to teardown: an `IB`, its intake, and what this connection knows of the line.
+
+A session lives through many of these and never uses one twice. `generation` counts the moments at which everything
+learned before became doubtful (1100, 1101, 1102): a synchronisation that such a moment overtook proves nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from ibkr_service.broker import codes, translate
+from ibkr_service.broker.ib import IB
+from ibkr_service.broker.intake import Intake
+from ibkr_service.broker.lines import Lines
+from ibkr_service.clock import Clock
+from ibkr_service.core import events as ev
+from ibkr_service.core.errors import GatewayError, RequestError, SyncFailed
+from ibkr_service.core.link import Signal
+
+log = structlog.get_logger("ibkr_service.broker")
+
+
+class LineOver(GatewayError):
+    """This connection is finished: lost, dead, wedged, or of no use. The session makes a new one."""
+
+
+class Connection:
+    """A connected IB and what it told us.
+
+    Args:
+        ib: fresh, not connected. number: of this connection, unique in the journal. put: the inbox.
+    """
+
+    def __init__(self, ib: IB, number: int, *, clock: Clock, put: Callable[[ev.Event], None], lines: Lines) -> None:
+        self.ib = ib
+        self.number = number
+        self.account = ""
+        self.accounts: tuple[str, ...] = ()
+        self.ready = False  # verified, and nothing has made it doubtful since
+        self.cut = False  # 1100 without 1101 or 1102
+        self.data_lost = False  # 1101: every subscription has to be made again
+        self.data_doubtful = False  # 1102: the streams have to prove themselves
+        self.generation = 0
+        self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._clock = clock
+        self._put = put
+        self._lines = lines
+        self._look = asyncio.Event()
+        self._read_only_api = False
+        self.intake = Intake(
+            ib,
+            session=number,
+            clock=clock,
+            put=put,
+            lines=lines,
+            on_signal=self._on_signal,
+            on_doubt=self.look_soon,
+        )
+        ib.messageEvent += self._on_message
+        ib.disconnectedEvent += self._on_disconnected
+
+    def close(self) -> None:
+        """Stop listening, fail what is pending, drop the socket."""
+        self.ready = False
+        self.intake.close()
+        self.ib.messageEvent -= self._on_message
+        self.ib.disconnectedEvent -= self._on_disconnected
+        self.ib.teardown()
+        if not self.over.done():
+            self.over.cancel()
+
+    # --- what the line does ------------------------------------------------------------------------------------------
+
+    def _on_signal(self, signal: Signal) -> None:
+        self.ready = False
+        self.generation += 1
+        match signal:
+            case Signal.UPSTREAM_LOST:
+                self.cut = True
+                self._lines.interrupt("the gateway lost Interactive Brokers")
+            case Signal.RESTORED_DATA_LOST:
+                self.cut, self.data_lost = False, True
+                self._lines.interrupt("the gateway lost its data")
+            case Signal.RESTORED_DATA_KEPT:
+                self.cut, self.data_doubtful = False, True
+            case _:
+                raise AssertionError(f"no message means {signal}")
+        self._look.set()
+
+    def _on_message(self, _request: int, code: int, text: str, _json: str) -> None:
+        if code == codes.READ_ONLY_API and "read-only" in text.lower():
+            self._read_only_api = True
+
+    def _on_disconnected(self) -> None:
+        self.ready = False
+        if not self.over.done():
+            self.over.set_result("the gateway closed the connection")
+
+    def look_soon(self) -> None:
+        """Something is doubtful: compare orders, fills and positions with the broker soon."""
+        self._look.set()
+
+    async def until_look(self, within_s: float) -> None:
+        """Wait until a look is wanted, at most `within_s`."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._look.wait()
+        except TimeoutError:
+            pass
+        self._look.clear()
+
+    # --- looking at everything ---------------------------------------------------------------------------------------
+
+    async def take_look(self, timeout_s: float, *, orders: bool) -> ev.Snapshot:
+        """Ask for positions, orders, completed orders, account and executions; each must answer.
+
+        Args:
+            timeout_s: the limit of each request. orders: False if the gateway shows none (read-only).
+
+        Raises:
+            SyncFailed: naming what did not arrive. Nothing of it is to be taken for empty.
+        """
+        asked_at = self._clock.now()
+        ib = self.ib
+        answers = _Answers(ib, timeout_s)
+        positions = await answers.get("positions", ib.reqPositionsAsync)
+        open_refs: list[str] = []
+        completed: list[Any] = []
+        if orders:
+            open_refs = await answers.get("open orders", ib.reqAllOpenOrdersAsync, key="openOrders")
+            completed = await answers.get("completed orders", lambda: ib.reqCompletedOrdersAsync(False))
+        await answers.get("account updates", lambda: ib.reqAccountUpdatesAsync(self.account))
+        # After the orders: an execution must find its order in our book.
+        await answers.get("executions", ib.reqExecutionsAsync)
+        if answers.missing and self._read_only_api and "open orders" in answers.missing:
+            answers.missing["open orders"] += (
+                "; the gateway is in Read-Only API mode: set ibkr.read_only = true or switch it off"
+            )
+        if answers.missing:
+            raise SyncFailed(answers.missing)
+        return ev.Snapshot(
+            at=self._clock.now(),
+            session=self.number,
+            asked_at=asked_at,
+            accounts=self.accounts,
+            positions=tuple(
+                (p.account, p.contract.conId, translate.decimal(float(p.position))) for p in positions if p.position
+            ),
+            open_refs=tuple(ref for ref in open_refs if ref),
+            completed=tuple((order.orderRef, state.status) for _, order, state in completed if order.orderRef),
+            orders_visible=orders,
+        )
+
+    def stamp(self) -> datetime:
+        """Now, on the service's clock."""
+        return self._clock.now()
+
+
+class _Answers:
+    """The answers to a list of questions, and which of them did not come."""
+
+    def __init__(self, ib: IB, timeout_s: float) -> None:
+        self.missing: dict[str, str] = {}
+        self._ib = ib
+        self._timeout_s = timeout_s
+
+    async def get(self, name: str, call: Callable[[], Awaitable[Any]], *, key: str | None = None) -> Any:
+        """The answer, or an empty list with the reason noted in `missing`."""
+        try:
+            return await self._ib.request(name, call, self._timeout_s, key=key or name)
+        except (RequestError, GatewayError) as exc:
+            self.missing[name] = str(exc)
+            return []

@@ -1,0 +1,134 @@
+"""How fast we may talk: every outbound message of a connection passes here, ib_insync's own included.
+
+TWS drops a client that sends more than 50 messages in a second, as *it* counts them (error 100). The library's
+throttle lets two bursts of 45 meet in one second and is a single queue, so a cancel can wait behind hundreds of
+requests; it is switched off, and this stands at `client.sendMsg` in its place.
+
+Two limits: `rate_per_s` messages in any second, and an even gap between everything that is not about orders. A part
+of the rate is reserved for orders. A cancel goes first; an order is sent at once or refused (`Paced`), never queued:
+a price that waited is a different wish. The rest waits in order of urgency.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable
+
+from ibkr_service.core.errors import Paced
+
+WINDOW_S = 1.0
+WAKE_MARGIN_S = 0.001  # a timer may fire a hair early; waking late costs a millisecond, waking early a busy loop
+BURST = 10  # a fresh connection may ask this many things at once
+
+CANCEL, ORDER, HEARTBEAT, REQUEST, HISTORY = range(5)
+# First field of a message -> urgency; all others are REQUEST.
+_URGENCY = {
+    "3": ORDER,  # placeOrder
+    "4": CANCEL,  # cancelOrder
+    "58": CANCEL,  # reqGlobalCancel
+    "71": HEARTBEAT,  # startApi
+    "49": HEARTBEAT,  # reqCurrentTime
+    "20": HISTORY,  # reqHistoricalData
+    "87": HISTORY,  # reqHeadTimeStamp
+    "96": HISTORY,  # reqHistoricalTicks
+}
+
+
+class Pacer:
+    """Sends messages no faster than TWS bears.
+
+    Args:
+        transmit: puts one message on the socket.
+        rate_per_s: messages in any second; TWS drops a client above 50.
+        order_share: how many of them only orders and cancels may use.
+    """
+
+    def __init__(self, transmit: Callable[[str], None], rate_per_s: int, order_share: int | None = None) -> None:
+        self.rate_per_s = rate_per_s
+        self.order_share = max(1, rate_per_s // 4) if order_share is None else order_share
+        self._transmit = transmit
+        self._loop = asyncio.get_running_loop()
+        self._sent: deque[float] = deque()
+        self._queue: list[tuple[int, int, str]] = []
+        self._count = 0
+        self._credit = float(BURST)
+        self._credit_at = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def _ordinary_rate(self) -> int:
+        return max(1, self.rate_per_s - self.order_share)
+
+    def room_for_orders(self) -> int:
+        """How many orders could leave right now. None while a cancel waits: those go first."""
+        if self._queue and self._queue[0][0] == CANCEL:
+            return 0
+        return self.rate_per_s - self._in_window()
+
+    def send(self, message: str) -> None:
+        """Send now or as soon as the limits allow.
+
+        Raises:
+            Paced: an order, and there is no room now. It was not queued.
+        """
+        if self._closed:
+            return
+        urgency = _URGENCY.get(message.partition("\0")[0], REQUEST)
+        if urgency == ORDER:
+            if self.room_for_orders() < 1:
+                raise Paced(f"{self.rate_per_s} messages have left within the last second; try again")
+            self._put_on_wire(message)
+            return
+        self._count += 1
+        heapq.heappush(self._queue, (urgency, self._count, message))
+        self._drain()
+
+    def close(self) -> None:
+        """Drop what waits; send nothing more."""
+        self._closed = True
+        self._queue.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _drain(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._queue:
+            wait_s = self._wait_s(self._queue[0][0])
+            if wait_s > 0:
+                self._timer = self._loop.call_later(wait_s + WAKE_MARGIN_S, self._drain)
+                return
+            urgency, _, message = heapq.heappop(self._queue)
+            if urgency != CANCEL:
+                self._credit -= 1
+            self._put_on_wire(message)
+
+    def _wait_s(self, urgency: int) -> float:
+        """How long a message of this urgency has to wait, in seconds."""
+        now = self._loop.time()
+        used = self._in_window()
+        limit = self.rate_per_s if urgency == CANCEL else self._ordinary_rate
+        if used >= limit:
+            return self._sent[used - limit] + WINDOW_S - now
+        if urgency == CANCEL:
+            return 0.0
+        self._credit = min(BURST, self._credit + (now - self._credit_at) * self._ordinary_rate)
+        self._credit_at = now
+        return 0.0 if self._credit >= 1 else (1 - self._credit) / self._ordinary_rate
+
+    def _in_window(self) -> int:
+        now = self._loop.time()
+        while self._sent and now >= self._sent[0] + WINDOW_S:
+            self._sent.popleft()
+        return len(self._sent)
+
+    def _put_on_wire(self, message: str) -> None:
+        self._sent.append(self._loop.time())
+        self._transmit(message)

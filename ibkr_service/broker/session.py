@@ -1,0 +1,487 @@
+"""One process's relation to TWS: connect, verify, watch, back off, and again, until told to stop.
+
+`run` is a loop around one connection at a time. A connection has four keepers, all ended by the first that finds it
+finished:
+
+- *synchronising*: after the handshake, after 1101 and 1102, after anything doubtful and every few minutes, everything
+  the broker holds is asked for and compared; only then does the link become READY;
+- *probing*: a gateway that is silent, or talks but answers nothing, is given up within a stated time; a slow one is
+not;
+- *subscribing*: what is wanted is requested, and requested again;
+- *acknowledging*: an order that the broker does not acknowledge is looked for.
+
+What leaves: `place` and `cancel` are synchronous and see the line as it is now, not as the hub last heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import structlog
+
+from ibkr_service.broker import translate
+from ibkr_service.broker.connection import Connection, LineOver
+from ibkr_service.broker.ib import IB, adopt_running_loop
+from ibkr_service.broker.lines import Line, Lines
+from ibkr_service.clock import Clock
+from ibkr_service.core import events as ev
+from ibkr_service.core.backoff import delays
+from ibkr_service.core.book import Book
+from ibkr_service.core.errors import (
+    AccountProblem,
+    BrokerRefused,
+    GatewayError,
+    ModeMismatch,
+    NotReady,
+    Paced,
+    RequestTimeout,
+    SyncFailed,
+    UnknownInstrument,
+)
+from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.core.link import Signal
+from ibkr_service.core.orders import Order
+
+log = structlog.get_logger("ibkr_service.broker")
+
+Mode = Literal["simulated", "paper", "live"]
+
+SYNC_TRIES = 3  # on one connection; then a new connection may help
+SECOND_LOOK_S = 5.0  # what one look cannot explain, a second one this much later settles
+DOUBT_SETTLES_S = 1.0  # after an error on an order, its status usually follows by itself
+JUDGE_GRACE_S = 0.1  # deadlines are judged after bytes that are already waiting were read
+READY_RESETS_BACKOFF_S = 30.0  # a connection that lived this long was not a flap
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """What the session needs to know of the settings. Times in seconds."""
+
+    host: str
+    port: int
+    client_id: int
+    mode: Mode = "simulated"
+    account: str = ""
+    read_only: bool = False
+    connect_timeout_s: float = 20.0
+    auto_reconnect: bool = True
+    reconnect_delay_min_s: float = 2.0
+    reconnect_delay_max_s: float = 60.0
+    max_rate_per_s: int = 40
+    request_timeout_s: float = 30.0
+    ack_timeout_s: float = 10.0
+    probe_interval_s: float = 5.0
+    probe_timeout_s: float = 10.0
+    wedged_timeout_s: float = 30.0
+    reconcile_interval_s: float = 300.0
+    timezone_tws: str = ""
+    market_data_type: int = 1
+
+
+class Session:
+    """The service's one line to TWS; satisfies `desk.Wire`.
+
+    Args:
+        put: takes facts, in order (the inbox). book: read for the order-id high-water mark and for what is unsettled.
+        uniform: `random.Random.uniform` of the injected generator, for the backoff's jitter.
+    """
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        *,
+        clock: Clock,
+        put: Callable[[ev.Event], None],
+        book: Book,
+        uniform: Callable[[float, float], float],
+    ) -> None:
+        self.config = config
+        self.lines = Lines(put, clock)
+        self._clock = clock
+        self._put = put
+        self._book = book
+        self._uniform = uniform
+        self._connection: Connection | None = None
+        self._con_ids: dict[AnyInstrument, int] = {}
+        self._paused = False
+
+    # --- the life of the line ----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep a verified connection for as long as this is not cancelled.
+
+        Raises:
+            ModeMismatch, AccountProblem: retrying cannot help.
+            GatewayError: the connection failed and `auto_reconnect` is off.
+        """
+        adopt_running_loop()
+        number = self._book.session
+        waits = self._fresh_delays()
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            number += 1
+            began_s = loop.time()
+            try:
+                await self._one_connection(number)
+                raise AssertionError("a connection ends with an exception")
+            except GatewayError as exc:
+                if not self.config.auto_reconnect:
+                    raise
+                if loop.time() - began_s > READY_RESETS_BACKOFF_S:
+                    waits, failures = self._fresh_delays(), 0
+                failures += 1
+                wait_s = next(waits)
+                self._report_failure(exc, failures, wait_s)
+            await asyncio.sleep(wait_s)
+
+    def _fresh_delays(self) -> Any:
+        config = self.config
+        return delays(self._uniform, min_s=config.reconnect_delay_min_s, max_s=config.reconnect_delay_max_s)
+
+    def _report_failure(self, exc: GatewayError, failures: int, wait_s: float) -> None:
+        """Say it once loudly; a gateway that is down all weekend is not news every minute."""
+        say = log.error if failures == 1 else log.info
+        say(
+            "gateway connection failed" if not isinstance(exc, LineOver) else "gateway connection lost",
+            error=str(exc),
+            kind=type(exc).__name__,
+            host=self.config.host,
+            port=self.config.port,
+            attempt=failures,
+            retry_in_s=round(wait_s, 1),
+        )
+
+    async def _one_connection(self, number: int) -> None:
+        """Open a connection, serve it until it is over, close it. Always ends with an exception."""
+        config = self.config
+        ib = IB(config.max_rate_per_s)
+        ib.TimezoneTWS = config.timezone_tws
+        connection = Connection(ib, number, clock=self._clock, put=self._put, lines=self.lines)
+        connection.intake.client_id = config.client_id
+        opened = False
+        try:
+            await ib.connectAsync(config.host, config.port, config.client_id, config.connect_timeout_s)
+            self._identify(connection)
+            self._connection = connection
+            opened = True
+            self._on_open(connection)
+            await self._serve(connection)
+        except BaseException as exc:
+            if opened:
+                self._on_lost(connection, str(exc) or type(exc).__name__)
+            raise
+        finally:
+            self._connection = None
+            connection.close()
+
+    def _identify(self, connection: Connection) -> None:
+        """Prove the mode by the accounts, and choose the account."""
+        accounts = tuple(connection.ib.client.getAccounts())
+        mode, wanted = self.config.mode, self.config.account
+        demo = [a.startswith("D") for a in accounts]
+        if mode == "live" and any(demo):
+            raise ModeMismatch(
+                "ibkr.mode is live, but the gateway is logged in to a paper account: no order will leave"
+            )
+        if mode != "live" and not all(demo):
+            raise ModeMismatch(
+                f"ibkr.mode is {mode}, but the gateway is logged in to a live account: no order will leave"
+            )
+        if wanted and wanted not in accounts:
+            raise AccountProblem("ibkr.account is not among the accounts of this login")
+        if not wanted and len(accounts) != 1:
+            raise AccountProblem(f"ibkr.account is empty, but this login manages {len(accounts)} accounts: name one")
+        connection.accounts, connection.account = accounts, wanted or accounts[0]
+
+    def _on_open(self, connection: Connection) -> None:
+        ib = connection.ib
+        ib.client.updateReqId(self._book.order_id_mark + 1)
+        self.lines.session = connection.number
+        self.lines.reset()
+        at = self._clock.now()
+        self._put(ev.LinkSignalled(at=at, session=connection.number, signal=Signal.SOCKET_UP, why="handshake done"))
+        self._put(
+            ev.SessionOpened(
+                at=at,
+                session=connection.number,
+                server_version=ib.client.serverVersion(),
+                client_id=self.config.client_id,
+                accounts=connection.accounts,
+                account=connection.account,
+            )
+        )
+        if connection.cut:  # said during the handshake, before there was a link to move
+            self._put(
+                ev.LinkSignalled(
+                    at=at, session=connection.number, signal=Signal.UPSTREAM_LOST, why="cut since the handshake"
+                )
+            )
+        if self.config.client_id == 0:
+            ib.reqAutoOpenOrders(True)
+        ib.reqMarketDataType(self.config.market_data_type)
+        if self._paused:
+            ib.pause_reading()
+
+    def _on_lost(self, connection: Connection, why: str) -> None:
+        self.lines.interrupt(why)
+        signal = ev.LinkSignalled(at=self._clock.now(), session=connection.number, signal=Signal.SOCKET_DOWN, why=why)
+        self._put(signal)
+
+    async def _serve(self, connection: Connection) -> None:
+        try:
+            async with asyncio.TaskGroup() as keepers:
+                for keeper in (
+                    self._stay_connected,
+                    self._stay_synced,
+                    self._stay_alive,
+                    self._stay_subscribed,
+                    self._stay_acked,
+                ):
+                    keepers.create_task(keeper(connection), name=f"session:{keeper.__name__.strip('_')}")
+        except BaseExceptionGroup as group:
+            cause = _weightiest(group)
+            if isinstance(cause, ConnectionError):  # the library's word for a socket that is gone
+                raise LineOver(str(cause)) from cause
+            raise cause from None
+
+    # --- the keepers -------------------------------------------------------------------------------------------------
+
+    async def _stay_connected(self, connection: Connection) -> None:
+        raise LineOver(await connection.over)
+
+    async def _stay_synced(self, connection: Connection) -> None:
+        """Look at everything now, and again whenever there is reason to."""
+        failures = 0
+        while True:
+            if connection.cut:
+                await connection.until_look(self.config.reconcile_interval_s)
+                continue
+            generation, was_ready = connection.generation, connection.ready
+            try:
+                look = await connection.take_look(self.config.request_timeout_s, orders=self._orders_visible)
+            except SyncFailed as exc:
+                if generation != connection.generation:
+                    continue  # overtaken by news of the line
+                failures += 1
+                log.warning("synchronisation failed", error=str(exc), attempt=failures)
+                if failures >= SYNC_TRIES:
+                    raise LineOver(str(exc)) from exc
+                continue
+            failures = 0
+            if generation != connection.generation:
+                continue
+            self._put(look)
+            if not was_ready:
+                self._on_synced(connection)
+            await asyncio.sleep(0)  # let the hub fold the look before asking what is left unsettled
+            await self._until_next_look(connection)
+
+    @property
+    def _orders_visible(self) -> bool:
+        return not self.config.read_only
+
+    def _on_synced(self, connection: Connection) -> None:
+        connection.ready = True
+        now_s = asyncio.get_running_loop().time()
+        if connection.data_lost:
+            self.lines.reset()
+        elif connection.data_doubtful:
+            self.lines.data_kept(now_s, self.config.probe_timeout_s)
+        connection.data_lost = connection.data_doubtful = False
+        at = self._clock.now()
+        self._put(ev.LinkSignalled(at=at, session=connection.number, signal=Signal.SYNCED, why="everything verified"))
+        self.lines.poke()
+
+    async def _until_next_look(self, connection: Connection) -> None:
+        unsettled = self._book.unsettled()
+        await connection.until_look(SECOND_LOOK_S if unsettled else self.config.reconcile_interval_s)
+        if connection.ready:
+            await asyncio.sleep(DOUBT_SETTLES_S)
+
+    async def _stay_alive(self, connection: Connection) -> None:
+        """Ask for the time, one question at a time; give the line up when it is dead or wedged."""
+        loop, ib, config = asyncio.get_running_loop(), connection.ib, self.config
+        while True:
+            await asyncio.sleep(config.probe_interval_s)
+            asked_s = loop.time()
+            answer = ib.reqCurrentTimeAsync()
+            while not answer.done():
+                silent_for_s = loop.time() - max(asked_s, ib.last_byte_s)
+                unanswered_for_s = loop.time() - asked_s
+                left_s = min(config.probe_timeout_s - silent_for_s, config.wedged_timeout_s - unanswered_for_s)
+                if left_s <= 0:
+                    await self._judge(connection, asked_s, answer)
+                else:
+                    await asyncio.wait([answer], timeout=left_s)
+            answer.exception()  # mark as seen; a lost socket is told by `over`
+
+    async def _judge(self, connection: Connection, asked_s: float, answer: asyncio.Future[Any]) -> None:
+        """The deadline has passed: read what is already here, then decide."""
+        heard_s = connection.ib.last_byte_s
+        await asyncio.sleep(JUDGE_GRACE_S)
+        if answer.done() or connection.ib.last_byte_s > heard_s:
+            return
+        config, now_s = self.config, asyncio.get_running_loop().time()
+        if now_s - max(asked_s, heard_s) >= config.probe_timeout_s:
+            raise LineOver(f"dead: no byte for {config.probe_timeout_s:g} s after a probe")
+        raise LineOver(f"wedged: a probe was not answered for {config.wedged_timeout_s:g} s")
+
+    async def _stay_subscribed(self, connection: Connection) -> None:
+        """Make true what is wanted: cancel, request, ask again for what stays silent or was refused."""
+        loop, lines = asyncio.get_running_loop(), self.lines
+        while True:
+            for contract in lines.take_cancelled():
+                connection.ib.stop_quotes(contract)
+            if connection.ready:
+                for line in lines.to_request(loop.time()):
+                    await self._request_line(connection, line)
+            due_s = lines.next_due_s() if connection.ready else None
+            try:
+                async with asyncio.timeout_at(due_s):
+                    await lines.changed()
+            except TimeoutError:
+                pass
+
+    async def _request_line(self, connection: Connection, line: Line) -> None:
+        old_contract = self.lines.release(line)
+        if old_contract is not None:
+            connection.ib.stop_quotes(old_contract)
+        try:
+            con_id = await self._con_id(connection, line.instrument)
+        except BrokerRefused as exc:
+            self.lines.refused(line, exc.code, exc.text, asyncio.get_running_loop().time())
+            return
+        except UnknownInstrument as exc:
+            self.lines.refused(line, 200, str(exc), asyncio.get_running_loop().time())
+            return
+        except RequestTimeout as exc:
+            log.warning("no contract details", instrument=str(line.instrument), error=str(exc))
+            self.lines.refused(line, 0, str(exc), asyncio.get_running_loop().time())
+            return
+        if line.watchers <= 0 or not connection.ready:
+            return
+        contract = translate.contract_of(line.instrument, con_id)
+        request, ticker = connection.ib.start_quotes(contract)
+        self.lines.requested(line, request, ticker, contract, asyncio.get_running_loop().time())
+
+    async def _stay_acked(self, connection: Connection) -> None:
+        """An order that nobody acknowledges in time is looked for; the book then says what became of it."""
+        loop, waiting = asyncio.get_running_loop(), connection.intake.unacknowledged
+        while True:
+            await asyncio.sleep(1.0)
+            late = [ref for ref, sent_s in waiting.items() if loop.time() - sent_s > self.config.ack_timeout_s]
+            for ref in late:
+                log.warning("order not acknowledged; looking for it", ref=ref, timeout_s=self.config.ack_timeout_s)
+                del waiting[ref]
+                connection.look_soon()
+
+    # --- asking ------------------------------------------------------------------------------------------------------
+
+    async def con_id(self, instrument: AnyInstrument) -> int:
+        """The conId of an instrument, asked once.
+
+        Raises:
+            UnknownInstrument: no contract, or several, fit. BrokerRefused, RequestTimeout, NotReady: as they say.
+        """
+        return await self._con_id(self._live(), instrument)
+
+    async def _con_id(self, connection: Connection, instrument: AnyInstrument) -> int:
+        if instrument in self._con_ids:
+            return self._con_ids[instrument]
+        contract = translate.contract_of(instrument)
+        found = await connection.ib.request(
+            f"contract details of {instrument}",
+            lambda: connection.ib.reqContractDetailsAsync(contract),
+            self.config.request_timeout_s,
+        )
+        if len(found) != 1:
+            raise UnknownInstrument(f"{instrument} fits {len(found)} contracts; describe exactly one")
+        con_id: int = found[0].contract.conId
+        self._con_ids[instrument] = con_id
+        return con_id
+
+    # --- the wire of the desks ---------------------------------------------------------------------------------------
+
+    def check_can_place(self) -> str:
+        """Whether a new order could leave at this very moment; returns the account that it would name.
+
+        Raises:
+            NotReady: the line is not verified. Paced: no sending allowance.
+        """
+        connection = self._live()
+        if connection.ib.client.pacer.room_for_orders() < 1:
+            raise Paced(f"the allowance of {self.config.max_rate_per_s} messages a second is used up; try again")
+        return connection.account
+
+    def place(self, order: Order) -> tuple[int, int]:
+        """Hand a journalled order to the socket; returns the order id and the connection's number.
+
+        Raises:
+            NotReady, Paced: it was not sent.
+        """
+        connection = self._live()
+        ib = connection.ib
+        order_id: int = ib.client.getReqId()
+        contract = translate.contract_of(order.intent.instrument, self._con_ids.get(order.intent.instrument, 0))
+        # Straight to the client: the library's own trade book would add nothing but log texts and false states.
+        ib.client.placeOrder(order_id, contract, translate.order_of(order.intent, order.ref, order.account))
+        connection.intake.refs[order_id] = order.ref
+        connection.intake.unacknowledged[order.ref] = asyncio.get_running_loop().time()
+        return order_id, connection.number
+
+    def cancel(self, order: Order) -> bool:
+        """Ask for a cancellation if that is possible now; False if the order's id is not known on this connection."""
+        connection = self._connection
+        if (
+            connection is None
+            or not connection.ib.client.isReady()
+            or connection.cut
+            or order.session != connection.number
+        ):
+            return False
+        connection.ib.client.cancelOrder(order.order_id, "")
+        return True
+
+    def _live(self) -> Connection:
+        connection = self._connection
+        if connection is None:
+            raise NotReady("the link is DOWN")
+        if not connection.ready:
+            raise NotReady("the link is CUT" if connection.cut else "the link is SYNCING")
+        return connection
+
+    # --- the inbox's brake -------------------------------------------------------------------------------------------
+
+    def look_soon(self) -> None:
+        """Something is doubtful: compare with the broker soon."""
+        if self._connection is not None:
+            self._connection.look_soon()
+
+    def pause_reading(self) -> None:
+        """The inbox is full: stop taking bytes from the socket."""
+        self._paused = True
+        if self._connection is not None:
+            self._connection.ib.pause_reading()
+
+    def resume_reading(self) -> None:
+        """The inbox has room again."""
+        self._paused = False
+        if self._connection is not None:
+            self._connection.ib.resume_reading()
+
+
+def _weightiest(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of what ended a connection, the thing to report: a defect before a fatal finding before a lost line."""
+    flat: list[BaseException] = []
+    stack: list[BaseException] = [group]
+    while stack:
+        exc = stack.pop()
+        if isinstance(exc, BaseExceptionGroup):
+            stack.extend(exc.exceptions)
+        else:
+            flat.append(exc)
+    return min(flat, key=lambda e: isinstance(e, (GatewayError, ConnectionError)))

@@ -1,0 +1,460 @@
+"""What we believe we hold: positions, orders, fills, account, last quotes. Folded from events, and from nothing else.
+
+`apply` is the only way in. It returns the facts that follow (an order changed, a position had to be adjusted); the
+hub records those in turn. `is_news` comes first: the broker repeats itself, and a repetition must neither be
+journalled nor delivered twice.
+
+Two kinds of position live here. `positions` is the broker's word. The *ledger* is our own sum of executions since the
+first start; a difference that survives a second look is announced as `PositionAdjusted`, never silently adopted.
+
+Strategies read a book through `desk.book`; only the hub applies.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from ibkr_service.core import events as ev
+from ibkr_service.core import link as links
+from ibkr_service.core import refs
+from ibkr_service.core.instrument import AnyInstrument, Bag, Index, Other
+from ibkr_service.core.link import Link
+from ibkr_service.core.orders import (
+    RESOLUTION_SIGNALS,
+    STATUS_SIGNALS,
+    ZERO,
+    Intent,
+    Order,
+    OrderSignal,
+    OrderState,
+    Resolution,
+)
+
+Holding = tuple[str, int]  # (account, conId)
+# The broker forgets executions and completed orders at midnight here (TWS documentation, reqExecutions).
+BROKER_ZONE = ZoneInfo("America/New_York")
+SUBMISSIONS_KEPT_S = 60.0
+Cause = Literal["opening", "while_away", "unexplained"]
+
+
+def exec_key(exec_id: str) -> tuple[str, str]:
+    """Split an execId into its identity and its revision: `….01.02` corrects `….01.01` (TWS documentation, Execution)."""
+    base, _, revision = exec_id.rpartition(".")
+    return (base, revision) if base else (exec_id, "")
+
+
+class Book:
+    """The folded state. Read anything; change it only through `apply`."""
+
+    def __init__(self) -> None:
+        self.link = Link.DOWN
+        self.session = 0
+        self.client_id = -1
+        self.accounts: tuple[str, ...] = ()
+        self.account = ""
+        self.orders: dict[str, Order] = {}
+        self.foreign_orders: dict[int, ev.OpenOrderReported] = {}
+        self.fills: dict[str, ev.Fill] = {}  # execution identity -> its latest revision
+        self.commissions: dict[str, ev.CommissionReported] = {}
+        self.positions: dict[Holding, ev.PositionReported] = {}
+        self.ledger: dict[Holding, Decimal] = {}
+        self.instruments: dict[int, AnyInstrument] = {}  # conId -> what it is
+        self.values: dict[tuple[str, str, str], str] = {}  # (account, tag, currency) -> value
+        self.quotes: dict[AnyInstrument, ev.Tick] = {}
+        self.gaps: dict[AnyInstrument, ev.Gap] = {}
+        self.farms_down: dict[str, datetime] = {}
+        self.order_id_mark = 0
+        self.last_run_id = ""
+        self._adopted: dict[tuple[str, str], str] = {}  # (strategy, digest of the key) -> reference not in this journal
+        self._by_key: dict[tuple[str, str], str] = {}
+        self._by_perm_id: dict[int, str] = {}
+        self._fills_of: defaultdict[str, list[str]] = defaultdict(list)
+        self._last_status: dict[str, tuple[object, ...]] = {}
+        self._submissions: defaultdict[str, deque[datetime]] = defaultdict(deque)
+        self._opened_accounts: set[str] = set()
+        self._differences: dict[Holding, tuple[Decimal, Cause]] = {}  # seen once, and its likely cause
+        self._looked_twice: set[str] = set()  # UNKNOWN orders that a second look could not explain either
+        self._verified_at: datetime | None = None
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def order_for_key(self, strategy: str, key: str) -> Order | None:
+        """The order that this strategy's key stands for, from this run or an earlier one."""
+        ref = self._by_key.get((strategy, key))
+        return self.orders[ref] if ref is not None else None
+
+    def adopted_ref(self, strategy: str, key_digest: str) -> str | None:
+        """The order at the broker that a key of a lost journal stands for, if the broker showed one."""
+        return self._adopted.get((strategy, key_digest))
+
+    def alive_orders(self, strategy: str | None = None) -> Iterator[Order]:
+        """Orders that may still fill, oldest first; of one strategy or of all."""
+        return (o for o in self.orders.values() if o.alive and strategy in {None, o.strategy})
+
+    def fills_of(self, ref: str) -> list[ev.Fill]:
+        """The executions of an order, in the order in which we learned of them, corrections applied."""
+        return [self.fills[key] for key in self._fills_of.get(ref, ())]
+
+    def fill_by_exec_id(self, exec_id: str) -> ev.Fill | None:
+        """The execution with this id, or its later revision."""
+        return self.fills.get(exec_key(exec_id)[0])
+
+    def position(self, instrument: AnyInstrument, account: str = "") -> Decimal:
+        """What the broker says the account holds of an instrument (default: the account in use); 0 if nothing."""
+        account = account or self.account
+        held = (p.quantity for (a, _), p in self.positions.items() if a == account and p.instrument == instrument)
+        return sum(held, ZERO)
+
+    def quote(self, instrument: AnyInstrument) -> ev.Tick | None:
+        """The newest quote, or None if there is none that can be trusted (never received, or inside a gap)."""
+        return None if instrument in self.gaps else self.quotes.get(instrument)
+
+    def submitted_since(self, strategy: str, since: datetime) -> int:
+        """How many orders a strategy submitted after `since` (at most a minute back)."""
+        return sum(1 for at in self._submissions[strategy] if at > since)
+
+    def value(self, tag: str, currency: str | None = None, account: str = "") -> Decimal | None:
+        """An account value such as `NetLiquidation`, or None if the broker sent none."""
+        account = account or self.account
+        for (a, t, c), value in self.values.items():
+            if a == account and t == tag and currency in {None, c}:
+                try:
+                    return Decimal(value)
+                except ArithmeticError:
+                    return None
+        return None
+
+    def unsettled(self) -> bool:
+        """Something is left that a second look at the broker may explain."""
+        unknown = (o for o in self.orders.values() if o.state is OrderState.UNKNOWN)
+        return bool(self._differences) or any(o.ref not in self._looked_twice for o in unknown)
+
+    # --- folding -----------------------------------------------------------------------------------------------------
+
+    def is_news(self, event: ev.Event) -> bool:
+        """Whether an event says anything that the book does not know."""
+        match event:
+            case ev.Fill():
+                identity, revision = exec_key(event.exec_id)
+                known = self.fills.get(identity)
+                return known is None or exec_key(known.exec_id)[1] < revision
+            case ev.CommissionReported():
+                known_cost = self.commissions.get(event.exec_id)
+                return known_cost is None or (known_cost.commission, known_cost.realized_pnl) != (
+                    event.commission,
+                    event.realized_pnl,
+                )
+            case ev.PositionReported():
+                held = self.positions.get((event.account, event.con_id))
+                if held is None:
+                    return event.quantity != 0
+                return (held.quantity, held.average_cost) != (event.quantity, event.average_cost)
+            case ev.OrderStatusReported() | ev.OpenOrderReported():
+                return self._last_status.get(_status_key(event)) != _status_of(event) or self._moves(event)
+            case ev.AccountValueReported():
+                return self.values.get((event.account, event.tag, event.currency)) != event.value
+            case ev.FarmChanged():
+                return event.up == (event.farm in self.farms_down)
+            case _:
+                return True
+
+    def _moves(self, event: ev.OrderStatusReported | ev.OpenOrderReported) -> bool:
+        """Whether a status, though heard before, settles a doubt that arose since."""
+        order = self.orders.get(event.ref or self._by_perm_id.get(event.perm_id, ""))
+        signal = STATUS_SIGNALS.get(event.status)
+        return order is not None and signal is not None and order.advanced(signal).state is not order.state
+
+    def apply(self, event: ev.Event) -> list[ev.Event]:  # noqa: C901, PLR0911, PLR0912 - one row per kind of event, as in a table
+        """Fold one event in; return the facts that follow from it, to be recorded next."""
+        match event:
+            case ev.Tick():
+                self.quotes[event.instrument] = event
+            case ev.Fill():
+                return self._filled(event)
+            case ev.CommissionReported():
+                self.commissions[event.exec_id] = event
+            case ev.PositionReported():
+                self.positions[event.account, event.con_id] = event
+                self.instruments[event.con_id] = event.instrument
+            case ev.AccountValueReported():
+                self.values[event.account, event.tag, event.currency] = event.value
+            case ev.LinkSignalled():
+                return self._linked(event)
+            case ev.SessionOpened():
+                self.session, self.client_id = event.session, event.client_id
+                self.accounts, self.account = event.accounts, event.account
+            case ev.FarmChanged() if event.up:
+                self.farms_down.pop(event.farm, None)
+            case ev.FarmChanged():
+                self.farms_down[event.farm] = event.at
+            case ev.Gap():
+                self.gaps[event.instrument] = event
+            case ev.Resumed():
+                self.gaps.pop(event.instrument, None)
+            case ev.OrderSubmitted():
+                self._submitted(event)
+            case ev.OrderSent():
+                self.order_id_mark = max(self.order_id_mark, event.order_id)
+                return self._signal(event, event.ref, OrderSignal.SENT, order_id=event.order_id, session=event.session)
+            case ev.OrderNotSent():
+                return self._signal(event, event.ref, OrderSignal.NOT_SENT, event.reason)
+            case ev.OrderStatusReported() | ev.OpenOrderReported():
+                return self._reported(event)
+            case ev.OrderErrored():
+                return self._errored(event)
+            case ev.CancelRequested():
+                return self._signal(
+                    event, event.ref, OrderSignal.CANCEL_WANTED, f"cancel by {event.by}", cancel_wanted=True
+                )
+            case ev.OrderResolved():
+                return self._signal(event, event.ref, RESOLUTION_SIGNALS[event.resolution], event.detail)
+            case ev.Snapshot():
+                return self._verified(event)
+            case ev.PositionAdjusted():
+                self.ledger[event.account, event.con_id] = event.after
+                self._differences.pop((event.account, event.con_id), None)
+            case ev.ServiceStarted():
+                self.last_run_id = event.run_id
+            case _:
+                pass
+        return []
+
+    def _linked(self, event: ev.LinkSignalled) -> list[ev.Event]:
+        before, self.link = self.link, links.advance(self.link, event.signal)
+        if before is self.link:
+            return []
+        return [ev.LinkChanged(at=event.at, session=event.session, before=before, after=self.link, why=event.why)]
+
+    def _submitted(self, event: ev.OrderSubmitted) -> None:
+        self.orders[event.ref] = Order(
+            ref=event.ref,
+            key=event.key,
+            strategy=event.strategy,
+            account=event.account,
+            intent=event.intent,
+            submitted_at=event.at,
+        )
+        self._by_key[event.strategy, event.key] = event.ref
+        times = self._submissions[event.strategy]
+        times.append(event.at)
+        while (event.at - times[0]).total_seconds() > SUBMISSIONS_KEPT_S:
+            times.popleft()
+
+    def _signal(
+        self, event: ev.Event, ref: str, signal: OrderSignal, reason: str = "", **changes: object
+    ) -> list[ev.Event]:
+        """Advance one of our orders; announce it if the state moved."""
+        order = self.orders.get(ref)
+        if order is None:
+            return []
+        if changes:
+            order = order.with_facts(**changes)
+        return self._replace(event, order.advanced(signal, reason))
+
+    def _replace(self, event: ev.Event, order: Order) -> list[ev.Event]:
+        before = self.orders[order.ref]
+        self.orders[order.ref] = order
+        if (before.state, before.filled) == (order.state, order.filled):
+            return []
+        changed = ev.OrderChanged(
+            at=event.at,
+            session=event.session,
+            ref=order.ref,
+            before=before.state,
+            after=order.state,
+            filled=order.filled,
+            remaining=order.remaining,
+            why=order.reason,
+        )
+        return [changed]
+
+    def _reported(self, event: ev.OrderStatusReported | ev.OpenOrderReported) -> list[ev.Event]:
+        self._last_status[_status_key(event)] = _status_of(event)
+        ref = event.ref or self._by_perm_id.get(event.perm_id, "")
+        if isinstance(event, ev.OpenOrderReported):
+            self._adopt(event)
+        if ref not in self.orders:
+            if isinstance(event, ev.OpenOrderReported):
+                self.foreign_orders[event.perm_id] = event
+            elif STATUS_SIGNALS.get(event.status) is OrderSignal.CANCELLED or event.status == "Filled":
+                self.foreign_orders.pop(event.perm_id, None)
+            return []
+        facts: dict[str, object] = {}
+        if isinstance(event, ev.OpenOrderReported) and event.order_id > 0:
+            facts = {"order_id": event.order_id, "session": event.session}  # how it can be cancelled on this connection
+            self.order_id_mark = max(self.order_id_mark, event.order_id)
+        if event.perm_id:
+            self._by_perm_id[event.perm_id] = ref
+            facts["perm_id"] = event.perm_id
+        known = self.orders[ref]
+        self.orders[ref] = order = known.with_facts(**facts)
+        if event.status == "Filled":
+            return []  # the executions say so, when they come
+        signal = STATUS_SIGNALS.get(event.status, OrderSignal.DOUBT)
+        return self._replace(event, order.advanced(signal, "" if signal is OrderSignal.LIVE else event.status))
+
+    def _errored(self, event: ev.OrderErrored) -> list[ev.Event]:
+        reason = f"{event.text} (code {event.code})"
+        match event.meaning:
+            case "rejected":
+                return self._signal(event, event.ref, OrderSignal.REJECT_HINT, reason)
+            case "doubtful":
+                return self._signal(event, event.ref, OrderSignal.DOUBT, reason)
+            case "cancelled" | "notice":  # 202 announces a status that follows; a notice changes nothing
+                return []
+
+    def _spend(self, event: ev.OpenOrderReported | ev.Fill) -> refs.Ref | None:
+        """Remember that a reference which is ours, but not in this journal, has been used: its key is never sent again."""
+        parts = refs.parse(event.ref)
+        if parts is None or event.client_id != self.client_id or event.ref in self.orders:
+            return None
+        self._adopted[parts.strategy, parts.digest] = event.ref
+        return parts
+
+    def _adopt(self, seen: ev.OpenOrderReported) -> None:
+        """An order of ours that this journal does not know (it was lost): take it in as it stands at the broker."""
+        parts = self._spend(seen)
+        if parts is None or seen.order_type not in {"MKT", "LMT"} or isinstance(seen.instrument, (Bag, Index, Other)):
+            return
+        self.orders[seen.ref] = Order(
+            ref=seen.ref,
+            key=f"adopted:{parts.digest}",
+            strategy=parts.strategy,
+            account=seen.account,
+            intent=Intent(
+                instrument=seen.instrument,
+                action=seen.action,
+                quantity=seen.quantity,
+                order_type="LMT" if seen.order_type == "LMT" else "MKT",
+                limit_price=seen.limit_price if seen.order_type == "LMT" else None,
+            ),
+            submitted_at=seen.at,
+        )
+
+    def _filled(self, fill: ev.Fill) -> list[ev.Event]:
+        identity, _ = exec_key(fill.exec_id)
+        corrected = self.fills.get(identity)
+        self.fills[identity] = fill
+        self.instruments.setdefault(fill.con_id, fill.instrument)
+        if not isinstance(fill.instrument, Bag):  # a combination's positions are those of its legs
+            holding = (fill.account, fill.con_id)
+            taken_back = corrected.signed if corrected else ZERO
+            self.ledger[holding] = self.ledger.get(holding, ZERO) + fill.signed - taken_back
+        ref = fill.ref or self._by_perm_id.get(fill.perm_id, "")
+        order = self.orders.get(ref)
+        if order is None:
+            self._spend(fill)
+            return []
+        if corrected is None:
+            self._fills_of[ref].append(identity)
+        if fill.perm_id:
+            self._by_perm_id[fill.perm_id] = ref
+            order = order.with_facts(perm_id=fill.perm_id)
+        return self._replace(fill, order.with_fills(*_totals(order, self.fills_of(ref))))
+
+    # --- the verified look at the broker -----------------------------------------------------------------------------
+
+    def _verified(self, look: ev.Snapshot) -> list[ev.Event]:
+        derived = [*self._vanished(look), *self._resolve_orders(look), *self._compare_positions(look)]
+        self._opened_accounts.update(look.accounts)
+        self._verified_at = look.at
+        return derived
+
+    def _vanished(self, look: ev.Snapshot) -> Iterable[ev.Event]:
+        """Positions that the broker no longer lists are closed; it does not say so by itself after a reconnect."""
+        listed = {(account, con_id) for account, con_id, _ in look.positions}
+        for holding, known in self.positions.items():
+            if known.quantity and holding not in listed and known.account in look.accounts:
+                yield msgspec.structs.replace(known, at=look.at, session=look.session, quantity=ZERO)
+
+    def _resolve_orders(self, look: ev.Snapshot) -> Iterable[ev.Event]:
+        if not look.orders_visible:
+            return
+        completed = dict(look.completed)
+        open_refs = frozenset(look.open_refs)
+        for order in self.alive_orders():
+            if order.ref in open_refs or order.submitted_at >= look.asked_at:
+                continue
+            resolution, detail = _explain(order, completed.get(order.ref), look.session)
+            if order.state is OrderState.UNKNOWN:
+                self._looked_twice.add(order.ref)
+            if resolution is not None:
+                yield ev.OrderResolved(
+                    at=look.at, session=look.session, ref=order.ref, resolution=resolution, detail=detail
+                )
+
+    def _compare_positions(self, look: ev.Snapshot) -> Iterable[ev.Event]:
+        reported = {(account, con_id): quantity for account, con_id, quantity in look.positions}
+        seen_before, self._differences = self._differences, {}
+        # Insertion order, not a set's: the journal must come out the same in every process.
+        for holding in dict.fromkeys([*reported, *self.ledger]):
+            account, con_id = holding
+            ours, theirs = self.ledger.get(holding, ZERO), reported.get(holding, ZERO)
+            if ours == theirs or account not in look.accounts:
+                continue
+            difference, cause = theirs - ours, self._cause(account, look)
+            if cause != "opening":
+                seen_difference, seen_cause = seen_before.get(holding, (None, cause))
+                cause = seen_cause
+                if seen_difference != difference:
+                    self._differences[holding] = (difference, cause)  # a fill may be on its way: look again
+                    continue
+            yield ev.PositionAdjusted(
+                at=look.at,
+                session=look.session,
+                account=account,
+                con_id=con_id,
+                instrument=self.instruments[con_id],
+                before=ours,
+                after=theirs,
+                cause=cause,
+            )
+
+    def _cause(self, account: str, look: ev.Snapshot) -> Cause:
+        """A difference over the broker's midnight may be a fill it no longer reports, an expiry or an assignment."""
+        if account not in self._opened_accounts:
+            return "opening"
+        assert self._verified_at is not None, "an account is opened by a first look"
+        crossed = self._verified_at.astimezone(BROKER_ZONE).date() != look.at.astimezone(BROKER_ZONE).date()
+        return "while_away" if crossed else "unexplained"
+
+
+def _explain(order: Order, completed_status: str | None, session: int) -> tuple[Resolution | None, str]:
+    """What it means that an order of ours is not among the broker's open orders, seen through connection `session`."""
+    if completed_status is not None:
+        match STATUS_SIGNALS.get(completed_status):
+            case OrderSignal.CANCELLED:
+                return "cancelled", "completed at the broker as cancelled"
+            case OrderSignal.INACTIVE:
+                return "inactive", "completed at the broker as inactive"
+            case _:
+                return "lost", f"completed at the broker as {completed_status}, but its executions are missing"
+    if order.state is OrderState.UNKNOWN:
+        if order.perm_id or order.filled or order.session == session:
+            return None, ""  # the broker had it once, or may yet receive it: only a person can say more
+        return "absent", "the broker, asked twice, knows nothing of it"
+    return "lost", "neither open nor completed at the broker, and no execution"
+
+
+def _totals(order: Order, fills: list[ev.Fill]) -> tuple[Decimal, Decimal]:
+    """Filled quantity and cost of an order; of a combination, only its own executions count, not those of the legs."""
+    whole = isinstance(order.intent.instrument, Bag)
+    own = [f for f in fills if isinstance(f.instrument, Bag) == whole]
+    return sum((f.quantity for f in own), ZERO), sum((f.quantity * f.price for f in own), ZERO)
+
+
+def _status_key(event: ev.OrderStatusReported | ev.OpenOrderReported) -> str:
+    return f"{type(event).__name__}:{event.perm_id or event.ref or (event.client_id, event.order_id)}"
+
+
+def _status_of(event: ev.OrderStatusReported | ev.OpenOrderReported) -> tuple[object, ...]:
+    if isinstance(event, ev.OrderStatusReported):
+        return (event.status, event.filled, event.remaining, event.why_held)
+    return (event.status, event.quantity, event.order_type, event.limit_price)

@@ -1,0 +1,430 @@
+"""What can happen: one frozen struct per kind of fact, and the union `Event`.
+
+An event is stamped once, where it enters (`at`, UTC), and never changes: unlike ib_insync's objects it can be queued,
+journalled and compared. `session` numbers the connection that it came through (0: from ourselves); the facts of an
+old session are recognisable.
+
+Prices and quantities of orders and fills are Decimal, as the broker keeps them. Quotes are floats, `None` where the
+market has no value; a missing price is never 0 or -1 in disguise.
+
+Whoever adds an event decides in `JOURNALLED` whether it must survive a crash, and teaches `Book.apply` what it means.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+import msgspec
+
+from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.core.link import Link, Signal
+from ibkr_service.core.orders import Action, Intent, OrderState, Resolution
+
+DataType = Literal["unknown", "live", "frozen", "delayed", "delayed_frozen"]
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """Base of all events. `at` is when we learned it (UTC); `session` through which connection (0: our own doing)."""
+
+    at: datetime
+    session: int = 0
+
+
+# --- the service and its line ----------------------------------------------------------------------------------------
+
+
+class ServiceStarted(Fact, frozen=True, kw_only=True, tag="ServiceStarted"):
+    """The daemon began. `run_id` is part of every order reference of this run."""
+
+    run_id: str
+    mode: str
+    version: str
+
+
+class ServiceStopped(Fact, frozen=True, kw_only=True, tag="ServiceStopped"):
+    """The daemon ended in order."""
+
+    reason: str
+
+
+class LinkSignalled(Fact, frozen=True, kw_only=True, tag="LinkSignalled"):
+    """Something happened to the line; `LinkChanged` follows if it matters. `code` is the TWS code, if one said it."""
+
+    signal: Signal
+    why: str
+    code: int | None = None
+
+
+class LinkChanged(Fact, frozen=True, kw_only=True, tag="LinkChanged"):
+    """The link has a new state."""
+
+    before: Link
+    after: Link
+    why: str
+
+
+class SessionOpened(Fact, frozen=True, kw_only=True, tag="SessionOpened"):
+    """A handshake succeeded: who the gateway says we are. `account` is the one that orders name by default."""
+
+    server_version: int
+    client_id: int
+    accounts: tuple[str, ...]
+    account: str
+
+
+class FarmChanged(Fact, frozen=True, kw_only=True, tag="FarmChanged"):
+    """A data farm went down (2103, 2105, 2157) or came up (2104, 2106, 2158 …)."""
+
+    farm: str
+    up: bool
+    code: int
+
+
+class BrokerNotice(Fact, frozen=True, kw_only=True, tag="BrokerNotice"):
+    """Any message of the broker that moves neither the link nor an order. Never swallowed, also with an unknown code."""
+
+    code: int
+    text: str
+    request: int = -1
+    known: bool = True
+
+
+class LibraryFault(Fact, frozen=True, kw_only=True, tag="LibraryFault"):
+    """A library logged an error: a message that could not be decoded, a handler that raised. Data may be lost: reconcile."""
+
+    logger: str
+    text: str
+
+
+# --- market data -----------------------------------------------------------------------------------------------------
+
+
+class Tick(Fact, frozen=True, kw_only=True, tag="Tick"):
+    """The quote of an instrument at one moment, whole. Prices in the quote currency, sizes in units of the instrument.
+
+    `data_type` is what the broker *said* it sends ("unknown" until it did); `mono_s` the event loop's time, for ages;
+    `epoch` counts the gaps of this stream, so that data from before and after one can be told apart.
+    """
+
+    instrument: AnyInstrument
+    bid: float | None = None
+    ask: float | None = None
+    last: float | None = None
+    bid_size: float | None = None
+    ask_size: float | None = None
+    last_size: float | None = None
+    volume: float | None = None
+    high: float | None = None
+    low: float | None = None
+    open: float | None = None
+    close: float | None = None
+    data_type: DataType = "unknown"
+    epoch: int = 0
+    mono_s: float = 0.0
+
+    @property
+    def mid(self) -> float | None:
+        """Halfway between bid and ask, if both exist."""
+        return None if self.bid is None or self.ask is None else (self.bid + self.ask) / 2
+
+
+class Gap(Fact, frozen=True, kw_only=True, tag="Gap"):
+    """From `since` on this stream is not to be trusted: what was unread of it is gone, what comes next has a new epoch."""
+
+    instrument: AnyInstrument
+    reason: str
+    since: datetime
+    epoch: int
+
+
+class Resumed(Fact, frozen=True, kw_only=True, tag="Resumed"):
+    """The stream flows again; `backfilled` items from inside the gap were fetched afterwards."""
+
+    instrument: AnyInstrument
+    until: datetime
+    epoch: int
+    backfilled: int = 0
+
+
+class SubscriptionFailed(Fact, frozen=True, kw_only=True, tag="SubscriptionFailed"):
+    """The broker refuses data for this instrument (no permission, line cap, unknown contract …)."""
+
+    instrument: AnyInstrument
+    code: int
+    text: str
+
+
+# --- orders ----------------------------------------------------------------------------------------------------------
+
+
+class OrderSubmitted(Fact, frozen=True, kw_only=True, tag="OrderSubmitted"):
+    """An intent became an order; written before a byte of it leaves."""
+
+    ref: str
+    key: str
+    strategy: str
+    account: str
+    intent: Intent
+
+
+class OrderSent(Fact, frozen=True, kw_only=True, tag="OrderSent"):
+    """The order was handed to the socket. `order_id` is valid inside this session only."""
+
+    ref: str
+    order_id: int
+
+
+class OrderNotSent(Fact, frozen=True, kw_only=True, tag="OrderNotSent"):
+    """The order could not be handed to the socket: it certainly never left."""
+
+    ref: str
+    reason: str
+
+
+class OrderStatusReported(Fact, frozen=True, kw_only=True, tag="OrderStatusReported"):
+    """The server's own word on an order. `ref` is empty for orders that are not ours."""
+
+    ref: str
+    order_id: int
+    client_id: int
+    perm_id: int
+    status: str
+    filled: Decimal
+    remaining: Decimal
+    why_held: str = ""
+
+
+class OpenOrderReported(Fact, frozen=True, kw_only=True, tag="OpenOrderReported"):
+    """The server showed an order that it holds, ours or somebody else's."""
+
+    ref: str
+    order_id: int
+    client_id: int
+    perm_id: int
+    account: str
+    instrument: AnyInstrument
+    action: Action
+    quantity: Decimal
+    order_type: str
+    status: str
+    limit_price: Decimal | None = None
+
+
+class OrderErrored(Fact, frozen=True, kw_only=True, tag="OrderErrored"):
+    """An error message named an order. `meaning` is codes.py's reading of it; only the server's status settles anything."""
+
+    ref: str
+    code: int
+    text: str
+    meaning: Literal["rejected", "cancelled", "doubtful", "notice"]
+
+
+class CancelRequested(Fact, frozen=True, kw_only=True, tag="CancelRequested"):
+    """Somebody wants this order gone. A cancel is desired state: it is sent as soon as it can be."""
+
+    ref: str
+    by: str
+
+
+class OrderResolved(Fact, frozen=True, kw_only=True, tag="OrderResolved"):
+    """What reconciliation found out about an order of which the broker had not told us the end."""
+
+    ref: str
+    resolution: Resolution
+    detail: str
+
+
+class OrderChanged(Fact, frozen=True, kw_only=True, tag="OrderChanged"):
+    """An order of ours has a new state, or more of it is filled. Follows from the facts above."""
+
+    ref: str
+    before: OrderState
+    after: OrderState
+    filled: Decimal
+    remaining: Decimal
+    why: str = ""
+
+
+class Fill(Fact, frozen=True, kw_only=True, tag="Fill"):
+    """An execution, once. `exec_id` is the broker's key; `signed` is positive for a buy. `ref` is empty if the order
+    is not ours.
+
+    `executed_at` is the exchange's time; `recovered` says that we learned of it by asking, not as it happened.
+    """
+
+    exec_id: str
+    ref: str
+    account: str
+    con_id: int
+    instrument: AnyInstrument
+    action: Action
+    quantity: Decimal
+    price: Decimal
+    executed_at: datetime
+    perm_id: int
+    order_id: int
+    client_id: int
+    recovered: bool = False
+
+    @property
+    def signed(self) -> Decimal:
+        """Quantity with the sign of the position change."""
+        return self.quantity if self.action == "BUY" else -self.quantity
+
+
+class CommissionReported(Fact, frozen=True, kw_only=True, tag="CommissionReported"):
+    """What an execution cost; may come late, early or never. `realized_pnl` is None where the broker leaves it unset."""
+
+    exec_id: str
+    commission: Decimal
+    currency: str
+    realized_pnl: Decimal | None = None
+
+
+# --- account ---------------------------------------------------------------------------------------------------------
+
+
+class PositionReported(Fact, frozen=True, kw_only=True, tag="PositionReported"):
+    """What the broker says an account holds; 0 when a position is closed. `average_cost` includes the multiplier, as in TWS."""
+
+    account: str
+    con_id: int
+    instrument: AnyInstrument
+    quantity: Decimal
+    average_cost: Decimal
+
+
+class PositionAdjusted(Fact, frozen=True, kw_only=True, tag="PositionAdjusted"):
+    """The ledger was brought to the broker's position without a fill; `cause` says why that is right, or that nobody knows."""
+
+    account: str
+    con_id: int
+    instrument: AnyInstrument
+    before: Decimal
+    after: Decimal
+    cause: Literal["opening", "while_away", "unexplained"]
+
+
+class AccountValueReported(Fact, frozen=True, kw_only=True, tag="AccountValueReported"):
+    """One account value, by TWS's tag."""
+
+    account: str
+    tag: str
+    value: str
+    currency: str
+
+
+class Snapshot(Fact, frozen=True, kw_only=True, tag="Snapshot"):
+    """One complete, verified look at the broker: everything it holds, asked for (`asked_at`) and answered in one
+    session.
+
+    `positions` are (account, conId, quantity); `open_refs` are our references among the open orders, `completed` our
+    references among today's completed orders with their final status. Fills and positions were delivered one by one
+    before it.
+    """
+
+    asked_at: datetime
+    accounts: tuple[str, ...]
+    positions: tuple[tuple[str, int, Decimal], ...]
+    open_refs: tuple[str, ...]
+    completed: tuple[tuple[str, str], ...]
+    orders_visible: bool
+
+
+# --- strategies ------------------------------------------------------------------------------------------------------
+
+
+class StrategyStarted(Fact, frozen=True, kw_only=True, tag="StrategyStarted"):
+    """A strategy's coroutine began; `attempt` counts its restarts."""
+
+    name: str
+    attempt: int = 1
+
+
+class StrategyStopped(Fact, frozen=True, kw_only=True, tag="StrategyStopped"):
+    """A strategy's coroutine is over and its desk closed."""
+
+    name: str
+    how: Literal["returned", "failed", "exited", "cancelled", "overrun", "held_loop", "stuck"]
+    detail: str = ""
+
+
+class Recovered(Fact, frozen=True, kw_only=True, tag="Recovered"):
+    """The first event a strategy receives: what there already is, so that it continues instead of beginning again.
+
+    `positions` of the account (account, instrument, quantity), this strategy's `working` orders as (ref, key), and
+    its `unknown` ones: orders that could not be accounted for, and may yet turn out to be alive.
+    """
+
+    positions: tuple[tuple[str, AnyInstrument, Decimal], ...]
+    working: tuple[tuple[str, str], ...]
+    unknown: tuple[tuple[str, str], ...]
+
+
+Event = (
+    ServiceStarted
+    | ServiceStopped
+    | LinkSignalled
+    | LinkChanged
+    | SessionOpened
+    | FarmChanged
+    | BrokerNotice
+    | LibraryFault
+    | Tick
+    | Gap
+    | Resumed
+    | SubscriptionFailed
+    | OrderSubmitted
+    | OrderSent
+    | OrderNotSent
+    | OrderStatusReported
+    | OpenOrderReported
+    | OrderErrored
+    | CancelRequested
+    | OrderResolved
+    | OrderChanged
+    | Fill
+    | CommissionReported
+    | PositionReported
+    | PositionAdjusted
+    | AccountValueReported
+    | Snapshot
+    | StrategyStarted
+    | StrategyStopped
+    | Recovered
+)
+
+# Ticks and account values are fetched anew in each session; `Recovered` is a view. All else must survive a crash.
+JOURNALLED: frozenset[type] = frozenset(
+    {
+        ServiceStarted,
+        ServiceStopped,
+        LinkSignalled,
+        LinkChanged,
+        SessionOpened,
+        FarmChanged,
+        BrokerNotice,
+        LibraryFault,
+        Gap,
+        Resumed,
+        SubscriptionFailed,
+        OrderSubmitted,
+        OrderSent,
+        OrderNotSent,
+        OrderStatusReported,
+        OpenOrderReported,
+        OrderErrored,
+        CancelRequested,
+        OrderResolved,
+        OrderChanged,
+        Fill,
+        CommissionReported,
+        PositionReported,
+        PositionAdjusted,
+        Snapshot,
+        StrategyStarted,
+        StrategyStopped,
+    }
+)

@@ -1,0 +1,149 @@
+"""What is traded: frozen values in the words of TWS.
+
+An instrument's identity is what it is, not how it is routed: `exchange` and `primary_exchange` are hints for the
+broker and take no part in equality, since positions come back from TWS without them. A `Bag` is a combination by its
+legs' conIds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+from ibkr_service.core.errors import InvalidIntent
+
+Right = Literal["C", "P"]
+ROUTING = frozenset({"exchange", "primary_exchange"})
+
+
+class Instrument(msgspec.Struct, frozen=True, eq=False, tag_field="kind"):
+    """Base of all instruments. Equality and hash leave routing hints out."""
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """The class and every field that is not a routing hint."""
+        fields = (getattr(self, name) for name in self.__struct_fields__ if name not in ROUTING)
+        return (type(self).__name__, *fields)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Instrument) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+
+class Stock(Instrument, frozen=True, eq=False, tag="Stock"):
+    """A share or ETF. `primary_exchange` settles symbols that trade in several places."""
+
+    symbol: str
+    currency: str = "USD"
+    exchange: str = "SMART"
+    primary_exchange: str = ""
+
+    def __str__(self) -> str:
+        return self.symbol if self.currency == "USD" else f"{self.symbol}.{self.currency}"
+
+
+class Forex(Instrument, frozen=True, eq=False, tag="Forex"):
+    """A currency pair: `Forex("EUR", "USD")` is EUR.USD, quoted in USD for one EUR; quantity in EUR."""
+
+    symbol: str
+    currency: str
+    exchange: str = "IDEALPRO"
+
+    def __str__(self) -> str:
+        return f"{self.symbol}.{self.currency}"
+
+
+class Option(Instrument, frozen=True, eq=False, tag="Option"):
+    """An option. `expiry` is `YYYYMMDD`, `strike` in `currency`, `multiplier` in units of the underlying per contract."""
+
+    symbol: str
+    expiry: str
+    strike: float
+    right: Right
+    multiplier: str = "100"
+    currency: str = "USD"
+    trading_class: str = ""
+    exchange: str = "SMART"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\d{8}", self.expiry):
+            raise InvalidIntent(f"option expiry must be YYYYMMDD, not {self.expiry!r}")
+        if not 0 < self.strike < float("inf"):
+            raise InvalidIntent(f"option strike must be a positive number, not {self.strike!r}")
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.expiry} {self.strike:g} {self.right}"
+
+
+class Future(Instrument, frozen=True, eq=False, tag="Future"):
+    """A futures contract. `expiry` is `YYYYMM` or `YYYYMMDD`."""
+
+    symbol: str
+    expiry: str
+    exchange: str
+    currency: str = "USD"
+    multiplier: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.expiry}"
+
+
+class Index(Instrument, frozen=True, eq=False, tag="Index"):
+    """An index: quotes, but no orders."""
+
+    symbol: str
+    exchange: str
+    currency: str = "USD"
+
+    def __str__(self) -> str:
+        return self.symbol
+
+
+class Bag(Instrument, frozen=True, eq=False, tag="Bag"):
+    """A combination as the broker reports it: (conId, ratio, BUY or SELL) per leg."""
+
+    symbol: str
+    currency: str
+    legs: tuple[tuple[int, int, str], ...] = ()
+    exchange: str = "SMART"
+
+    def __str__(self) -> str:
+        return f"{self.symbol} combo of {len(self.legs)} legs"
+
+
+class Other(Instrument, frozen=True, eq=False, tag="Other"):
+    """Anything else an account may hold (bond, fund, warrant …): visible by conId, not traded by us."""
+
+    sec_type: str
+    symbol: str
+    currency: str
+    con_id: int
+    local_symbol: str = ""
+
+    def __str__(self) -> str:
+        return self.local_symbol or f"{self.symbol} ({self.sec_type})"
+
+
+AnyInstrument = Stock | Forex | Option | Future | Index | Bag | Other
+
+
+def parse(text: str) -> AnyInstrument:
+    """Read the short form that people type: `AAPL`, `EUR.USD`, `AAPL 20270115 150 C`.
+
+    Raises:
+        InvalidIntent: with the forms that are understood.
+    """
+    words = text.strip().upper().split()
+    match words:
+        case [one] if re.fullmatch(r"[A-Z]{3}\.[A-Z]{3}", one):
+            return Forex(*one.split("."))
+        case [one] if re.fullmatch(r"[A-Z0-9]{1,12}", one):
+            return Stock(one)
+        case [symbol, expiry, strike, right] if right in {"C", "P"} and re.fullmatch(r"\d+(\.\d+)?", strike):
+            return Option(symbol, expiry, float(strike), "C" if right == "C" else "P")
+        case _:
+            raise InvalidIntent(f"cannot read instrument {text!r}: write AAPL, EUR.USD or 'AAPL 20270115 150 C'")

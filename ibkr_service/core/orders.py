@@ -1,0 +1,280 @@
+"""An order's life: what was wished for, what we committed to, and what the broker made of it.
+
+Three rules run through this file. Only the server's own status ends an order; what an error code suggests is
+*provisional*. Filled quantity is the sum of executions, never a number from a status message. A fill is accepted in
+every state: a terminal state is left by a fill, and by nothing else (ib_insync #502, ib_async #191: "Cancelled"
+orders that filled).
+
+`TRANSITIONS` is the machine; `Order.advanced` looks it up once. A signal without a row leaves the order as it is,
+since the broker may repeat, reorder and contradict itself (Lean saw each status two or three times); what is *not* in
+the table cannot happen.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Literal
+
+import msgspec
+
+from ibkr_service.core.errors import InvalidIntent
+from ibkr_service.core.instrument import AnyInstrument, Bag, Index, Other
+
+Action = Literal["BUY", "SELL"]
+OrderType = Literal["MKT", "LMT"]
+TimeInForce = Literal["DAY", "GTC", "IOC"]
+ZERO = Decimal(0)
+
+
+class Intent(msgspec.Struct, frozen=True, kw_only=True):
+    """A wish: buy or sell a quantity of an instrument. Existing means valid.
+
+    Args:
+        quantity: in units of the instrument (shares, contracts, base currency), > 0.
+        limit_price: in the quote currency; required for LMT, absent for MKT.
+        account: empty for the account that the settings chose.
+    """
+
+    instrument: AnyInstrument
+    action: Action
+    quantity: Decimal
+    order_type: OrderType = "MKT"
+    limit_price: Decimal | None = None
+    tif: TimeInForce = "DAY"
+    outside_rth: bool = False
+    account: str = ""
+
+    def __post_init__(self) -> None:
+        _check_instrument(self.instrument)
+        _check_decimal("quantity", self.quantity)
+        if self.quantity <= 0:
+            raise InvalidIntent(f"quantity must be above 0, not {self.quantity}")
+        if self.action not in {"BUY", "SELL"}:
+            raise InvalidIntent(f"action must be BUY or SELL, not {self.action!r}")
+        if self.order_type == "LMT":
+            if self.limit_price is None:
+                raise InvalidIntent("a LMT order needs a limit_price")
+            _check_decimal("limit_price", self.limit_price)
+        elif self.order_type == "MKT":
+            if self.limit_price is not None:
+                raise InvalidIntent("a MKT order has no limit_price")
+        else:
+            raise InvalidIntent(f"order_type must be MKT or LMT, not {self.order_type!r}")
+        if self.tif not in {"DAY", "GTC", "IOC"}:
+            raise InvalidIntent(f"tif must be DAY, GTC or IOC, not {self.tif!r}")
+
+    @property
+    def signed(self) -> Decimal:
+        """Quantity with the sign of the position change."""
+        return self.quantity if self.action == "BUY" else -self.quantity
+
+    def __str__(self) -> str:
+        price = f" {self.limit_price}" if self.limit_price is not None else ""
+        return f"{self.action} {self.quantity} {self.instrument} {self.order_type}{price} {self.tif}"
+
+
+def _check_decimal(name: str, value: object) -> None:
+    # A float would reach the wire as 0.30000000000000004, and NaN as "nan".
+    if not isinstance(value, Decimal):
+        raise InvalidIntent(f"{name} must be a Decimal, not {type(value).__name__}")
+    if not value.is_finite():
+        raise InvalidIntent(f"{name} must be finite, not {value}")
+
+
+def _check_instrument(instrument: object) -> None:
+    if isinstance(instrument, Index):
+        raise InvalidIntent(f"{instrument} is an index: it can be watched, not traded")
+    if isinstance(instrument, (Bag, Other)):
+        raise InvalidIntent(f"{instrument} cannot be ordered by this service yet")
+
+
+class OrderState(enum.Enum):
+    """Where an order is in its life."""
+
+    PENDING = "PENDING"  # journalled; not known to have left
+    SENT = "SENT"  # handed to the socket; no word from the broker
+    WORKING = "WORKING"
+    PARTIALLY_FILLED = "PARTIALLY_FILLED"
+    CANCEL_PENDING = "CANCEL_PENDING"  # we want it gone; the broker has not confirmed
+    PROVISIONALLY_CANCELLED = "PROVISIONALLY_CANCELLED"  # an error code says so; the order may be alive
+    UNKNOWN = "UNKNOWN"  # cannot be accounted for: announced, never resent
+    FILLED = "FILLED"
+    CANCELLED = "CANCELLED"
+    REJECTED = "REJECTED"
+    ABSENT = "ABSENT"  # the broker, asked twice, never heard of it
+
+
+TERMINAL = frozenset({OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED, OrderState.ABSENT})
+UNCERTAIN = frozenset({OrderState.UNKNOWN, OrderState.PROVISIONALLY_CANCELLED})
+
+
+class OrderSignal(enum.Enum):
+    """What can happen to an order, told by the broker, by us or by reconciliation."""
+
+    SENT = "SENT"
+    NOT_SENT = "NOT_SENT"
+    LIVE = "LIVE"  # the server holds it: PendingSubmit, PreSubmitted, Submitted
+    INACTIVE = "INACTIVE"  # the server's Inactive: rejected, or held and possibly coming back
+    CANCEL_WANTED = "CANCEL_WANTED"
+    CANCELLED = "CANCELLED"  # the server's own status
+    REJECT_HINT = "REJECT_HINT"  # an error code that usually means rejection
+    DOUBT = "DOUBT"  # an error code that may mean anything
+    PART_FILLED = "PART_FILLED"
+    FILLED = "FILLED"
+    LOST = "LOST"  # not found where it should be
+    ABSENT = "ABSENT"  # not found, twice, and the broker would still know
+
+
+S, T = OrderState, OrderSignal
+
+# A fill, from anywhere: what the broker executed is executed.
+_FILLS = {T.PART_FILLED: S.PARTIALLY_FILLED, T.FILLED: S.FILLED}
+# The ways in which an order that the broker may hold can end or fall into doubt.
+_ENDS = {
+    T.CANCELLED: S.CANCELLED,
+    T.REJECT_HINT: S.PROVISIONALLY_CANCELLED,
+    T.DOUBT: S.PROVISIONALLY_CANCELLED,
+    T.LOST: S.UNKNOWN,
+}
+_DONE: Mapping[OrderSignal, OrderState] = _FILLS
+
+TRANSITIONS: Mapping[OrderState, Mapping[OrderSignal, OrderState]] = MappingProxyType(
+    {
+        S.PENDING: {
+            **_FILLS,
+            **_ENDS,
+            T.SENT: S.SENT,
+            T.NOT_SENT: S.REJECTED,
+            T.LIVE: S.WORKING,
+            T.INACTIVE: S.REJECTED,
+            T.CANCEL_WANTED: S.CANCEL_PENDING,
+            T.ABSENT: S.ABSENT,
+        },
+        S.SENT: {
+            **_FILLS,
+            **_ENDS,
+            T.LIVE: S.WORKING,
+            T.INACTIVE: S.REJECTED,
+            T.CANCEL_WANTED: S.CANCEL_PENDING,
+            T.ABSENT: S.ABSENT,
+        },
+        S.WORKING: {**_FILLS, **_ENDS, T.INACTIVE: S.REJECTED, T.CANCEL_WANTED: S.CANCEL_PENDING},
+        S.PARTIALLY_FILLED: {**_FILLS, **_ENDS, T.INACTIVE: S.CANCELLED, T.CANCEL_WANTED: S.CANCEL_PENDING},
+        S.CANCEL_PENDING: {
+            # A partial fill does not make us want it any less gone.
+            T.PART_FILLED: S.CANCEL_PENDING,
+            T.FILLED: S.FILLED,
+            T.NOT_SENT: S.REJECTED,
+            T.CANCELLED: S.CANCELLED,
+            T.INACTIVE: S.CANCELLED,
+            T.LOST: S.UNKNOWN,
+            T.ABSENT: S.ABSENT,
+        },
+        S.PROVISIONALLY_CANCELLED: {
+            **_FILLS,
+            T.LIVE: S.WORKING,
+            T.CANCELLED: S.CANCELLED,
+            T.INACTIVE: S.REJECTED,
+            T.CANCEL_WANTED: S.CANCEL_PENDING,
+            T.LOST: S.UNKNOWN,
+            T.ABSENT: S.ABSENT,
+        },
+        S.UNKNOWN: {
+            **_FILLS,
+            T.LIVE: S.WORKING,
+            T.CANCELLED: S.CANCELLED,
+            T.INACTIVE: S.REJECTED,
+            T.CANCEL_WANTED: S.CANCEL_PENDING,
+            T.ABSENT: S.ABSENT,
+        },
+        S.FILLED: {T.FILLED: S.FILLED, T.PART_FILLED: S.PARTIALLY_FILLED},  # a correction may take a fill back
+        S.CANCELLED: {T.PART_FILLED: S.CANCELLED, T.FILLED: S.FILLED},
+        S.REJECTED: _DONE,
+        S.ABSENT: _DONE,
+    }
+)
+
+# TWS's order statuses; an unknown one is a doubt, never ignored.
+STATUS_SIGNALS: Mapping[str, OrderSignal] = MappingProxyType(
+    {
+        "PendingSubmit": T.LIVE,
+        "PreSubmitted": T.LIVE,
+        "Submitted": T.LIVE,
+        "ApiPending": T.LIVE,
+        "PendingCancel": T.LIVE,
+        "Cancelled": T.CANCELLED,
+        "ApiCancelled": T.CANCELLED,
+        "Inactive": T.INACTIVE,
+    }
+)
+
+Resolution = Literal["live", "cancelled", "inactive", "lost", "absent"]
+RESOLUTION_SIGNALS: Mapping[Resolution, OrderSignal] = MappingProxyType(
+    {"live": T.LIVE, "cancelled": T.CANCELLED, "inactive": T.INACTIVE, "lost": T.LOST, "absent": T.ABSENT}
+)
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A wish that we have committed to. `ref` is its name everywhere, TWS included; `order_id` means something in `session` only."""
+
+    ref: str
+    key: str
+    strategy: str
+    account: str
+    intent: Intent
+    state: OrderState = OrderState.PENDING
+    filled: Decimal = ZERO
+    cost: Decimal = ZERO  # sum of quantity x price over the executions
+    perm_id: int = 0
+    order_id: int = 0
+    session: int = 0
+    cancel_wanted: bool = False
+    submitted_at: datetime
+    reason: str = ""
+
+    @property
+    def remaining(self) -> Decimal:
+        """What is not filled yet."""
+        return self.intent.quantity - self.filled
+
+    @property
+    def average_price(self) -> Decimal | None:
+        """Mean price of the executions, if any."""
+        return self.cost / self.filled if self.filled else None
+
+    @property
+    def done(self) -> bool:
+        """The broker will do nothing more with it, as far as it told us."""
+        return self.state in TERMINAL
+
+    @property
+    def alive(self) -> bool:
+        """It may still fill, for all we know. What is UNKNOWN counts as alive."""
+        return not self.done
+
+    def advanced(self, signal: OrderSignal, reason: str = "") -> Order:
+        """The order after `signal`; itself if the signal changes nothing."""
+        after = TRANSITIONS[self.state].get(signal, self.state)
+        if signal is OrderSignal.LIVE and self.cancel_wanted and after is OrderState.WORKING:
+            after = OrderState.CANCEL_PENDING
+        if after is OrderState.WORKING and self.filled:
+            after = OrderState.PARTIALLY_FILLED
+        if after is self.state and not (reason and reason != self.reason):
+            return self
+        return msgspec.structs.replace(self, state=after, reason=reason or self.reason)
+
+    def with_facts(self, **changes: object) -> Order:
+        """The order with what the broker or the session told about it (perm_id, order_id, session, cancel_wanted)."""
+        return msgspec.structs.replace(self, **changes)
+
+    def with_fills(self, filled: Decimal, cost: Decimal) -> Order:
+        """The order with its executions summed anew; corrections may lower the sum."""
+        if (filled, cost) == (self.filled, self.cost):
+            return self
+        signal = OrderSignal.FILLED if filled >= self.intent.quantity else OrderSignal.PART_FILLED
+        updated = msgspec.structs.replace(self, filled=filled, cost=cost)
+        return updated.advanced(signal)

@@ -1,0 +1,178 @@
+"""The process around the service: event loop, signals, the embedded gateway of simulated mode, the end.
+
+SIGTERM and SIGINT ask for an orderly shutdown; after the first one the previous handlers come back, so that a second really kills.
+In simulated mode without a gateway elsewhere, one is started on a free loopback port, and its journal is its own: the simulated
+broker forgets everything with the process, so a journal kept across runs would only disagree with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from ibkr_service.app import EXIT_FAILED, EXIT_UNUSABLE, App, AppConfig
+from ibkr_service.broker.ib import adopt_running_loop
+from ibkr_service.clock import Clock
+from ibkr_service.core import events as ev
+from ibkr_service.core.errors import FatalError, ServiceError, Unfit
+from ibkr_service.settings import SimulatorSettings
+from ibkr_service.sim import Gateway, GatewayConfig, ReplayError, ReplayFile, Server, serve
+from ibkr_service.supervisor import StrategySpec
+
+log = structlog.get_logger("ibkr_service")
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """What a daemon run consists of.
+
+    Args:
+        simulator: start an embedded gateway with these settings; None: connect to the gateway that the settings name.
+        duration_s: end by itself after so many seconds, in order. observer: sees every recorded event.
+        at_end: called with the stopped service, before the process ends.
+    """
+
+    config: AppConfig
+    specs: list[StrategySpec]
+    clock: Clock
+    simulator: SimulatorSettings | None = None
+    duration_s: float | None = None
+    observer: Callable[[ev.Event], None] = lambda _event: None
+    at_end: Callable[[App], None] = lambda _app: None
+
+
+def run(daemon: Daemon) -> int:
+    """Run a daemon to its end; returns the exit code."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        code, stuck = runner.run(_serve(daemon))
+        if stuck:
+            # A coroutine that can be neither cancelled nor closed would keep the loop from closing for ever.
+            log.error("ending in spite of strategies that do not", strategies=stuck)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return code
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415 - not on every platform
+
+    return uvloop.new_event_loop
+
+
+async def _serve(daemon: Daemon) -> tuple[int, list[str]]:
+    adopt_running_loop()  # before anything of ib_insync is made
+    seed = random.SystemRandom().getrandbits(64)
+    log.info("seeded", seed=seed)
+    try:
+        if daemon.simulator is None:
+            return await _run_app(daemon, daemon.config, random.Random(seed), None)
+        async with embedded_gateway(daemon.simulator, daemon.clock) as server:
+            port = server.port
+            log.info("simulated gateway listening", host="127.0.0.1", port=port, seed=daemon.simulator.seed)
+            config = replace(
+                daemon.config,
+                session=replace(daemon.config.session, host="127.0.0.1", port=port),
+                journal_path=_fresh_simulated_journal(daemon.config.journal_path),
+            )
+            return await _run_app(daemon, config, random.Random(seed), server)
+    except FatalError as exc:
+        log.error("cannot run", error=str(exc), kind=type(exc).__name__)
+        return EXIT_UNUSABLE, []
+    except ServiceError as exc:
+        log.error("cannot run", error=str(exc), kind=type(exc).__name__)
+        return EXIT_FAILED, []
+
+
+async def _run_app(
+    daemon: Daemon, config: AppConfig, rng: random.Random, server: Server | None
+) -> tuple[int, list[str]]:
+    app = App(config, daemon.specs, clock=daemon.clock, rng=rng, observer=daemon.observer)
+    loop = asyncio.get_running_loop()
+    with _signals(app, loop):
+        async with asyncio.TaskGroup() as around:
+            ending = around.create_task(_end_by_itself(app, daemon.duration_s, server), name="ending")
+            code = await app.run()
+            ending.cancel()
+    daemon.at_end(app)
+    return code, app.supervisor.abandoned
+
+
+async def _end_by_itself(app: App, duration_s: float | None, server: Server | None) -> None:
+    """Ask for the shutdown when the time is over, or the recording that is replayed."""
+    try:
+        async with asyncio.timeout(duration_s):
+            if server is not None and server.gateway.config.replay:
+                await server.gateway.replay_ended.wait()
+                app.request_stop("the recording ended")
+            await asyncio.Event().wait()
+    except TimeoutError:
+        app.request_stop(f"ran for {duration_s:g} s as asked")
+
+
+@contextmanager
+def _signals(app: App, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """First SIGINT or SIGTERM: shut down in order. Second: the default, which kills."""
+    handled = (signal.SIGINT, signal.SIGTERM)
+
+    def on_signal(number: signal.Signals) -> None:
+        for each in handled:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+        app.request_stop(f"{number.name} received; once more kills")
+
+    for number in handled:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def embedded_gateway(settings: SimulatorSettings, clock: Clock, port: int = 0) -> AsyncIterator[Server]:
+    """A simulated gateway on a loopback port (0: a free one), for as long as the context lasts.
+
+    Raises:
+        Unfit: the recording cannot be read.
+    """
+    server = await serve(gateway_of(settings, clock), "127.0.0.1", port)
+    try:
+        yield server
+    finally:
+        await server.close()
+
+
+def gateway_of(settings: SimulatorSettings, clock: Clock) -> Gateway:
+    """The simulated gateway that the settings describe.
+
+    Raises:
+        Unfit: the recording cannot be read.
+    """
+    replay = (ReplayFile.parse(settings.replay),) if settings.replay else ()
+    config = GatewayConfig(seed=settings.seed, started_at=clock.now(), speed=settings.speed, replay=replay)
+    try:
+        return Gateway(config)
+    except (ReplayError, ValueError) as exc:
+        raise Unfit(f"simulator.replay: {exc}") from exc
+
+
+def _fresh_simulated_journal(path: Path) -> Path:
+    """The embedded gateway's own journal, begun anew."""
+    simulated = path.with_name(f"{path.stem}-simulated{path.suffix}")
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{simulated}{suffix}").unlink(missing_ok=True)
+    return simulated
+

@@ -1,0 +1,309 @@
+"""What a strategy holds: `desk.watch`, `desk.events()`, `desk.submit`, `desk.cancel`, `desk.finished`, `desk.book`,
+`desk.params`.
+
+`submit` is one readable function with no `await` in it, so that nothing can come between the check and the act: risk,
+journal, wire. A key
+names a wish: the same key is the same order, before and after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+import structlog
+
+from ibkr_service.clock import Clock
+from ibkr_service.core import events as ev
+from ibkr_service.core import risk
+from ibkr_service.core.book import Book
+from ibkr_service.core.errors import (
+    DeskClosed,
+    GatewayError,
+    KeyReused,
+    Paced,
+    Refused,
+    UnknownOrder,
+)
+from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.core.orders import Intent, Order, OrderState
+from ibkr_service.core.refs import Refs, digest
+from ibkr_service.hub import Hub, Subscriber
+from ibkr_service.mailbox import Mailbox
+
+log = structlog.get_logger("ibkr_service.desk")
+
+
+class Wire(Protocol):
+    """The narrow thing a desk places orders on. Everything but `con_id` is synchronous and acts at once or not at all."""
+
+    def check_can_place(self) -> str:
+        """The account that an order would name; raises `NotReady` or `Paced` if none can leave now."""
+        ...
+
+    def place(self, order: Order) -> tuple[int, int]:
+        """Send; returns (order id, connection number). Raises `NotReady` or `Paced` if it was not sent."""
+        ...
+
+    def cancel(self, order: Order) -> bool:
+        """Send a cancellation; False if that is not possible now."""
+        ...
+
+    async def con_id(self, instrument: AnyInstrument) -> int:
+        """The broker's id of an instrument."""
+        ...
+
+
+class Watching(Protocol):
+    """Where market data is asked for."""
+
+    def watch(self, instrument: AnyInstrument) -> None:
+        """One more watcher."""
+        ...
+
+    def unwatch(self, instrument: AnyInstrument) -> None:
+        """One watcher less."""
+        ...
+
+
+class Desk:
+    """One strategy's place of work.
+
+    Args:
+        name: the strategy's name, unique. hub, wire, watching: where facts are recorded, orders leave, data is asked
+        for.
+        limits: the risk limits. params: the strategy's table of parameters from the settings.
+        facts_max: how many unread facts are tolerated. overrun: called when there is one more.
+    """
+
+    def __init__(  # noqa: PLR0913 - a desk is where everything meets
+        self,
+        name: str,
+        *,
+        hub: Hub,
+        wire: Wire,
+        watching: Watching,
+        limits: risk.Limits,
+        refs: Refs,
+        clock: Clock,
+        params: dict[str, Any],
+        facts_max: int,
+        overrun: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.params = params
+        self._hub = hub
+        self._wire = wire
+        self._watching = watching
+        self._limits = limits
+        self._refs = refs
+        self._clock = clock
+        self._closed_because: str | None = None
+        self._no_orders_because: str | None = None
+        self._automatic_keys = 0
+        self._subscriber = Subscriber(name, Mailbox(facts_max, overrun))
+        self._finished: dict[str, list[asyncio.Future[Order]]] = {}
+        hub.subscribe(self._subscriber)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def book(self) -> Book:
+        """What the service believes to hold; to be read only."""
+        return self._hub.book
+
+    async def events(self) -> AsyncIterator[ev.Event]:
+        """Everything that concerns this strategy, for as long as it lives: `Recovered` first, then facts in order,
+        ticks newest-wins.
+
+        Raises:
+            DeskClosed: the strategy was stopped.
+        """
+        while True:
+            yield await self._subscriber.mailbox.get()
+
+    def quote(self, instrument: AnyInstrument) -> ev.Tick | None:
+        """The newest quote that can price an order (live, two-sided, young), or None."""
+        quote = self.book.quote(instrument)
+        mono_s = asyncio.get_running_loop().time()
+        return quote if risk.why_unusable(quote, self._limits.max_quote_age_s, mono_s) is None else None
+
+    # --- market data -------------------------------------------------------------------------------------------------
+
+    def watch(self, instrument: AnyInstrument) -> None:
+        """Receive ticks of an instrument, over all reconnects, until `unwatch`. Watching twice is watching once."""
+        self._check_open()
+        if instrument not in self._subscriber.watched:
+            self._subscriber.watched.add(instrument)
+            self._watching.watch(instrument)
+
+    def unwatch(self, instrument: AnyInstrument) -> None:
+        """Receive no more ticks of it; the unread one is discarded."""
+        if instrument in self._subscriber.watched:
+            self._subscriber.watched.discard(instrument)
+            self._subscriber.mailbox.forget(instrument)
+            self._watching.unwatch(instrument)
+
+    async def qualify(self, instrument: AnyInstrument) -> int:
+        """Make sure that the broker knows the instrument; returns its conId.
+
+        Raises:
+            UnknownInstrument, BrokerRefused, RequestTimeout, NotReady.
+        """
+        self._check_open()
+        return await self._wire.con_id(instrument)
+
+    # --- orders ------------------------------------------------------------------------------------------------------
+
+    def submit(self, intent: Intent, *, key: str | None = None) -> str:
+        """Make an order of an intent and send it; returns its reference.
+
+        With a key this can be said again and again, over restarts too: there will be one order. Without, each call is
+        a new wish.
+
+        Raises:
+            Refused: a limit forbids it. NotReady, Paced: it cannot leave now. KeyReused: the key stands for another
+            intent.
+            JournalError: the disk said no. DeskClosed. After each of these nothing was sent.
+        """
+        self._check_open()
+        if self._no_orders_because is not None:
+            raise Refused("shutdown", "no new orders", self._no_orders_because)
+        if key is None:
+            self._automatic_keys += 1
+            key = f"#{self._refs.run_id}.{self._automatic_keys}"
+        else:
+            known = self._known(intent, key)
+            if known is not None:
+                return known
+        now = self._clock.now()
+        mono_s = asyncio.get_running_loop().time()
+        refusal = risk.check(intent, self.name, self._limits, self.book, now=now, mono_s=mono_s)
+        if refusal is not None:
+            log.warning(
+                "order refused", strategy=self.name, limit=refusal.limit, allowed=refusal.allowed, asked=refusal.asked
+            )
+            raise refusal
+        account = intent.account or self._wire.check_can_place()
+        ref = self._refs.next(self.name, key)
+        self._hub.commit(
+            ev.OrderSubmitted(at=now, ref=ref, key=key, strategy=self.name, account=account, intent=intent)
+        )
+        self._send(self.book.orders[ref])
+        return ref
+
+    def _known(self, intent: Intent, key: str) -> str | None:
+        """The order that this key already stands for, from this run, an earlier one, or a lost journal."""
+        order = self.book.order_for_key(self.name, key)
+        if order is None:
+            return self.book.adopted_ref(self.name, digest(self.name, key))
+        if order.intent != intent:
+            raise KeyReused(f"key {key!r} stands for {order.intent} ({order.ref}), not for {intent}")
+        return order.ref
+
+    def _send(self, order: Order) -> None:
+        try:
+            order_id, session = self._wire.place(order)
+        except (GatewayError, Paced, ConnectionError) as exc:
+            self._hub.record(ev.OrderNotSent(at=self._clock.now(), ref=order.ref, reason=str(exc)))
+            raise
+        self._hub.record(ev.OrderSent(at=self._clock.now(), session=session, ref=order.ref, order_id=order_id))
+
+    def cancel(self, ref: str) -> None:
+        """Want an order gone. Accepted in any state of the link; sent now, or first thing when the orders are known
+        again.
+
+        Raises:
+            UnknownOrder: this service has no such order, or it belongs to another strategy.
+        """
+        self._check_open()
+        order = self.book.orders.get(ref)
+        if order is None or order.strategy != self.name:
+            raise UnknownOrder(f"strategy {self.name} has no order {ref}")
+        if order.done or order.cancel_wanted:
+            return
+        self._hub.record(ev.CancelRequested(at=self._clock.now(), ref=ref, by=self.name))
+        self._wire.cancel(self.book.orders[ref])
+
+    def order(self, ref: str) -> Order:
+        """The order as it is now.
+
+        Raises:
+            UnknownOrder: this service has no such order.
+        """
+        try:
+            return self.book.orders[ref]
+        except KeyError:
+            raise UnknownOrder(f"there is no order {ref}") from None
+
+    async def finished(self, ref: str) -> Order:
+        """Wait until an order has reached its end (filled, cancelled, rejected, absent). UNKNOWN is not an end.
+
+        Raises:
+            UnknownOrder: there is none. DeskClosed: the strategy was stopped meanwhile.
+        """
+        self._check_open()
+        if self.order(ref).done:
+            return self.order(ref)
+        waiter: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
+        self._finished.setdefault(ref, []).append(waiter)
+        try:
+            return await waiter
+        finally:
+            self._finished[ref].remove(waiter)
+            if not self._finished[ref]:
+                del self._finished[ref]
+
+    # --- for the supervisor ------------------------------------------------------------------------------------------
+
+    def observe(self, event: ev.Event) -> None:
+        """See every recorded event; wakes those who wait for the end of an order."""
+        if isinstance(event, ev.OrderChanged) and event.ref in self._finished:
+            order = self.book.orders[event.ref]
+            if order.done:
+                for waiter in self._finished[event.ref]:
+                    if not waiter.done():
+                        waiter.set_result(order)
+
+    def welcome(self) -> None:
+        """Put `Recovered` first into the mailbox."""
+        book = self.book
+        mine = [o for o in book.orders.values() if o.strategy == self.name and o.alive]
+        unknown = [o for o in mine if o.state is OrderState.UNKNOWN]
+        self._subscriber.mailbox.put(
+            ev.Recovered(
+                at=self._clock.now(),
+                session=book.session,
+                positions=tuple((p.account, p.instrument, p.quantity) for p in book.positions.values() if p.quantity),
+                working=tuple((o.ref, o.key) for o in mine if o not in unknown),
+                unknown=tuple((o.ref, o.key) for o in unknown),
+            )
+        )
+
+    @property
+    def closed(self) -> bool:
+        """Whether the strategy of this desk is over."""
+        return self._closed_because is not None
+
+    def refuse_orders(self, why: str) -> None:
+        """From now on refuse new orders; cancelling and reading go on."""
+        self._no_orders_because = why
+
+    def close(self, why: str) -> None:
+        """Stop everything: no more events, no more orders; what was watched is watched no longer. Orders stay as they are."""
+        if self._closed_because is not None:
+            return
+        self._closed_because = why
+        self._hub.unsubscribe(self._subscriber)
+        self._subscriber.mailbox.close(why)
+        for instrument in tuple(self._subscriber.watched):
+            self.unwatch(instrument)
+        for waiters in self._finished.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(DeskClosed(why))
+
+    def _check_open(self) -> None:
+        if self._closed_because is not None:
+            raise DeskClosed(f"the desk of {self.name} is closed: {self._closed_because}")

@@ -1,0 +1,168 @@
+"""Where facts are recorded: `record(event)` is the one function that changes state.
+
+Journal first, then the book, then the mailboxes; and the facts that follow from it the same way. It is synchronous
+from end to end, so nothing can come between a check and the act that it allowed.
+
+When the disk says no, a wish of ours fails (`submit` raises and nothing leaves), but a fact of the world is still a
+fact: it is applied and delivered, kept in memory, and written before anything else as soon as the disk takes it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from ibkr_service.core import events as ev
+from ibkr_service.core.book import Book
+from ibkr_service.core.errors import JournalError, ServiceError
+from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.journal import Journal
+from ibkr_service.mailbox import Mailbox
+
+log = structlog.get_logger("ibkr_service.hub")
+
+# Facts about the line of an earlier process; they say nothing about this one.
+OF_THE_LINE = (
+    ev.LinkSignalled,
+    ev.LinkChanged,
+    ev.FarmChanged,
+    ev.Gap,
+    ev.Resumed,
+    ev.SubscriptionFailed,
+    ev.BrokerNotice,
+)
+
+UNSAVED_MAX = 100_000  # facts waiting for the disk: some hours of a busy account; beyond, memory is in danger
+
+
+class UnsavedOverflow(ServiceError):
+    """The disk refused so many facts that the process cannot hold them: it stops, and fetches them again at the next start."""
+
+
+@dataclass(eq=False)
+class Subscriber:
+    """One strategy as the hub sees it: where to put its events and which instruments it watches."""
+
+    name: str
+    mailbox: Mailbox
+    watched: set[AnyInstrument] = field(default_factory=set)
+
+
+class Hub:
+    """Journal, book and mailboxes behind one verb.
+
+    Args:
+        journal: where facts are kept. observer: sees every event after it was recorded (log lines, the demo's printed
+        fills).
+    """
+
+    def __init__(self, journal: Journal, observer: Callable[[ev.Event], None] = lambda _event: None) -> None:
+        self.book = Book()
+        self.unsaved: deque[ev.Event] = deque()
+        self.recorded = 0
+        self._journal = journal
+        self._observer = observer
+        self._subscribers: list[Subscriber] = []
+
+    def recover(self) -> None:
+        """Rebuild the book from the journal. Facts that a crash kept from following their cause are recorded now.
+
+        Raises:
+            JournalError: the journal cannot be read back.
+        """
+        owed: list[ev.Event] = []
+        for event in self._journal.replay():
+            # The journal holds cause, then consequences, in the order in which `record` found them.
+            if event in owed:
+                owed.remove(event)
+            else:
+                owed.clear()
+            if isinstance(event, OF_THE_LINE):
+                continue
+            owed[:0] = [e for e in self.book.apply(event) if type(e) in ev.JOURNALLED]
+        for event in owed:
+            self.record(event)
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Deliver to this mailbox from now on."""
+        self._subscribers.append(subscriber)
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Deliver no more."""
+        if subscriber in self._subscribers:
+            self._subscribers.remove(subscriber)
+
+    def record(self, event: ev.Event) -> None:
+        """Take in a fact: journal, book, mailboxes; then what follows from it. Repetitions are ignored.
+
+        Raises:
+            UnsavedOverflow: the disk has refused facts for too long.
+        """
+        if not self.book.is_news(event):
+            return
+        if type(event) in ev.JOURNALLED:
+            self._save(event)
+        self._take(event)
+
+    def commit(self, event: ev.Event) -> None:
+        """Take in a decision of ours: as `record`, but without the journal it does not happen.
+
+        Raises:
+            JournalError: it could not be written; nothing has changed.
+        """
+        self._drain_unsaved()
+        self._journal.append(event)
+        self._take(event)
+
+    def _take(self, event: ev.Event) -> None:
+        derived = self.book.apply(event)
+        self.recorded += 1
+        for subscriber in tuple(self._subscribers):
+            if self._concerns(subscriber, event):
+                subscriber.mailbox.put(event)
+        self._observer(event)
+        for follows in derived:
+            self.record(follows)
+
+    def _save(self, event: ev.Event) -> None:
+        try:
+            self._drain_unsaved()
+            self._journal.append(event)
+        except JournalError as exc:
+            if not self.unsaved:
+                log.error("journal refuses writes; facts are kept in memory, no order leaves", error=str(exc))
+            if len(self.unsaved) >= UNSAVED_MAX:
+                raise UnsavedOverflow(f"{UNSAVED_MAX} facts wait for the disk: {exc}") from exc
+            self.unsaved.append(event)
+
+    def _drain_unsaved(self) -> None:
+        """Write what the disk refused before, oldest first."""
+        while self.unsaved:
+            self._journal.append(self.unsaved[0])
+            self.unsaved.popleft()
+            if not self.unsaved:
+                log.warning("journal takes writes again; nothing was lost")
+
+    def _concerns(self, subscriber: Subscriber, event: ev.Event) -> bool:
+        """Whether a strategy reads this event: its own orders, what it watches, and what the whole account must know."""
+        match event:
+            case ev.Tick() | ev.Gap() | ev.Resumed() | ev.SubscriptionFailed():
+                return event.instrument in subscriber.watched
+            case ev.OrderChanged() | ev.OrderErrored() | ev.Fill():
+                return self._owner(event.ref) == subscriber.name
+            case ev.CommissionReported():
+                fill = self.book.fill_by_exec_id(event.exec_id)
+                return fill is not None and self._owner(fill.ref) == subscriber.name
+            case (
+                ev.LinkChanged() | ev.FarmChanged() | ev.PositionReported() | ev.PositionAdjusted() | ev.BrokerNotice()
+            ):
+                return True
+            case _:
+                return False
+
+    def _owner(self, ref: str) -> str | None:
+        order = self.book.orders.get(ref)
+        return order.strategy if order else None

@@ -1,0 +1,195 @@
+"""The memory that survives: an append-only SQLite file of facts, written before anything is done about them.
+
+Events are kept as JSON with a sequence number, one row each; everything else (orders, fills, positions) is derived by
+replaying them through the book. `export` prints the canonical form: SQLite's own bytes differ from run to run, the
+exported lines do not.
+
+Durability: in WAL mode with `synchronous=NORMAL` a committed row survives the death of the process (`process`), with
+`FULL` also that of the machine (`power`). https://www.sqlite.org/pragma.html#pragma_synchronous
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Literal
+
+import msgspec
+
+from ibkr_service.core import events as ev
+from ibkr_service.core.errors import JournalError
+
+SCHEMA_VERSION = 1
+Durability = Literal["process", "power"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS journal (
+    seq  INTEGER PRIMARY KEY,
+    at   TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    ref  TEXT,
+    body TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS journal_ref ON journal (ref) WHERE ref IS NOT NULL;
+CREATE VIEW IF NOT EXISTS orders AS
+    SELECT s.seq, s.at, s.ref,
+           json_extract(s.body, '$.strategy') AS strategy, json_extract(s.body, '$.key') AS key,
+           json_extract(s.body, '$.account') AS account,
+           json_extract(s.body, '$.intent.action') AS action, json_extract(s.body, '$.intent.quantity') AS quantity,
+           json_extract(s.body, '$.intent.instrument.symbol') AS symbol,
+           json_extract(s.body, '$.intent.order_type') AS order_type,
+           coalesce((SELECT json_extract(c.body, '$.after') FROM journal c
+                     WHERE c.ref = s.ref AND c.kind = 'OrderChanged' ORDER BY c.seq DESC LIMIT 1), 'PENDING') AS state
+    FROM journal s WHERE s.kind = 'OrderSubmitted';
+CREATE VIEW IF NOT EXISTS fills AS
+    SELECT seq, at, ref, json_extract(body, '$.exec_id') AS exec_id, json_extract(body, '$.account') AS account,
+           json_extract(body, '$.instrument.symbol') AS symbol, json_extract(body, '$.action') AS action,
+           json_extract(body, '$.quantity') AS quantity, json_extract(body, '$.price') AS price,
+           json_extract(body, '$.executed_at') AS executed_at
+    FROM journal WHERE kind = 'Fill';
+"""
+
+_encoder = msgspec.json.Encoder(order="sorted")
+_decoder: msgspec.json.Decoder[ev.Event] = msgspec.json.Decoder(ev.Event)
+
+
+class Journal:
+    """The journal file. One process at a time may write it.
+
+    Args:
+        path: the file; it and its folder are made if need be, readable by the owner alone.
+        durability: what a committed fact survives.
+
+    Raises:
+        JournalError: locked by another process, corrupt, of a newer version, or not writable; the text says how to
+        recover.
+    """
+
+    def __init__(self, path: Path, durability: Durability = "process") -> None:
+        self.path = path
+        self._seq = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(path)
+        except OSError as exc:
+            raise JournalError(
+                f"cannot use journal {path}: {exc.strerror or exc}; choose another journal.path"
+            ) from exc
+        try:
+            self._db = _open(path, durability)
+            self._seq = self._db.execute("SELECT coalesce(max(seq), 0) FROM journal").fetchone()[0]
+        except sqlite3.Error as exc:
+            self._lock.close()
+            raise JournalError(
+                f"journal {path} cannot be read ({exc}): move it away and start again; "
+                "orders of this service are then adopted from the broker by their orderRef"
+            ) from exc
+        except JournalError:
+            self._lock.close()
+            raise
+
+    def append(self, event: ev.Event) -> None:
+        """Commit one fact.
+
+        Raises:
+            JournalError: it was not written.
+        """
+        row = (
+            self._seq + 1,
+            event.at.isoformat(),
+            type(event).__name__,
+            getattr(event, "ref", None),
+            _encoder.encode(event).decode(),
+        )
+        try:
+            self._write(row)
+        except sqlite3.Error as exc:
+            raise JournalError(f"journal {self.path} cannot be written: {exc}") from exc
+        self._seq += 1
+
+    def _write(self, row: tuple[object, ...]) -> None:
+        # A seam: rehearsals make this raise, as a full disk does.
+        self._db.execute("INSERT INTO journal (seq, at, kind, ref, body) VALUES (?, ?, ?, ?, ?)", row)
+
+    def replay(self) -> Iterator[ev.Event]:
+        """All facts, oldest first.
+
+        Raises:
+            JournalError: a row cannot be read back.
+        """
+        for seq, body in self._db.execute("SELECT seq, body FROM journal ORDER BY seq"):
+            try:
+                yield _decoder.decode(body)
+            except msgspec.DecodeError as exc:
+                raise JournalError(
+                    f"journal {self.path}, row {seq}, cannot be read ({exc}): restore a backup or move it away"
+                ) from exc
+
+    def export(self) -> Iterator[str]:
+        """The canonical form: one JSON line per fact, keys sorted. Equal histories give equal lines."""
+        yield from export(self._db)
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        self._db.close()
+        self._lock.close()
+
+
+def export(db: sqlite3.Connection) -> Iterator[str]:
+    """The canonical lines of an open journal database."""
+    for seq, body in db.execute("SELECT seq, body FROM journal ORDER BY seq"):
+        yield f'{{"seq":{seq},"fact":{body}}}'
+
+
+def open_readonly(path: Path) -> sqlite3.Connection:
+    """Open a journal for looking at, beside a running daemon or without one.
+
+    Raises:
+        JournalError: there is none, or it is not one.
+    """
+    if not path.exists():
+        raise JournalError(f"there is no journal at {path}")
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        db.execute("SELECT 1 FROM journal LIMIT 1")
+    except sqlite3.Error as exc:
+        raise JournalError(f"journal {path} cannot be read: {exc}") from exc
+    return db
+
+
+def _open(path: Path, durability: Durability) -> sqlite3.Connection:
+    # Created by us first, so that it never exists with wider rights.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    db = sqlite3.connect(path, isolation_level=None)  # each INSERT commits by itself
+    try:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise JournalError(
+                f"journal {path} was written by a newer ibkr_service (schema {version}, here {SCHEMA_VERSION}): upgrade"
+            )
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute(f"PRAGMA synchronous={'FULL' if durability == 'power' else 'NORMAL'}")
+        if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("it is corrupt")
+        db.executescript(_SCHEMA)
+        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _lock(path: Path) -> IO[str]:
+    """Hold an exclusive lock on a file beside the journal for as long as it is open."""
+    file = Path(f"{path}.lock").open("w")  # noqa: SIM115 - held for the life of the journal
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        file.close()
+        raise JournalError(
+            f"journal {path} is in use by another ibkr_service: stop that one, or choose another journal.path"
+        ) from exc
+    return file

@@ -1,0 +1,75 @@
+"""Events as log lines: which ones people should read, at which level, in which words. Nothing is decided here."""
+
+from __future__ import annotations
+
+import structlog
+
+from ibkr_service.core import events as ev
+from ibkr_service.core.link import Link
+from ibkr_service.core.orders import UNCERTAIN
+
+log = structlog.get_logger("ibkr_service.events")
+
+
+def say(event: ev.Event) -> None:  # noqa: C901, PLR0912 - one row per kind of event, as in a table
+    """Log an event that a person wants to know of."""
+    match event:
+        case ev.LinkChanged(after=Link.READY):
+            log.info("link READY", before=event.before.name, session=event.session)
+        case ev.LinkChanged():
+            log.warning(f"link {event.after.name}", before=event.before.name, why=event.why, session=event.session)
+        case ev.SessionOpened():
+            log.info("connected", server_version=event.server_version, client_id=event.client_id, account=event.account)
+        case ev.OrderSubmitted():
+            log.info("order submitted", ref=event.ref, strategy=event.strategy, intent=str(event.intent))
+        case ev.OrderErrored():
+            log.warning("broker on order", ref=event.ref, code=event.code, text=event.text, meaning=event.meaning)
+        case ev.OrderChanged() if event.after in UNCERTAIN:
+            log.error(f"order {event.after.name}", ref=event.ref, before=event.before.name, why=event.why)
+        case ev.OrderChanged():
+            log.info(f"order {event.after.name}", ref=event.ref, filled=str(event.filled), why=event.why)
+        case ev.OrderNotSent():
+            log.warning("order not sent", ref=event.ref, reason=event.reason)
+        case ev.Fill():
+            what, price = str(event.instrument), str(event.price)
+            log.info(
+                "fill", ref=event.ref, action=event.action, quantity=str(event.quantity), instrument=what, price=price
+            )
+        case ev.PositionReported():
+            log.info(
+                "position", instrument=str(event.instrument), quantity=str(event.quantity), cost=str(event.average_cost)
+            )
+        case ev.PositionAdjusted(cause="unexplained"):
+            log.error("position differs from our fills", instrument=str(event.instrument), **_change(event))
+        case ev.PositionAdjusted():
+            log.warning("position adjusted", instrument=str(event.instrument), cause=event.cause, **_change(event))
+        case ev.SubscriptionFailed():
+            log.error("no market data", instrument=str(event.instrument), code=event.code, text=event.text)
+        case ev.Gap():
+            log.warning("gap", instrument=str(event.instrument), reason=event.reason)
+        case ev.Resumed():
+            log.info("resumed", instrument=str(event.instrument))
+        case ev.FarmChanged(up=False):
+            log.warning("data farm down", farm=event.farm, code=event.code)
+        case ev.BrokerNotice():
+            say_at = log.info if event.known else log.warning
+            say_at("broker says", code=event.code, text=event.text, request=event.request, known=event.known)
+        case ev.LibraryFault():
+            log.error("library fault", source=event.logger, text=event.text)
+        case ev.StrategyStarted():
+            log.info("strategy started", strategy=event.name, attempt=event.attempt)
+        case ev.StrategyStopped():
+            calm = event.how in {"returned", "cancelled"}
+            (log.info if calm else log.error)(
+                "strategy stopped", strategy=event.name, how=event.how, detail=event.detail
+            )
+        case ev.ServiceStarted():
+            log.info("service started", run_id=event.run_id, mode=event.mode, version=event.version)
+        case ev.ServiceStopped():
+            log.info("service stopped", reason=event.reason)
+        case _:
+            pass
+
+
+def _change(event: ev.PositionAdjusted) -> dict[str, str]:
+    return {"before": str(event.before), "after": str(event.after)}

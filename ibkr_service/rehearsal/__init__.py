@@ -1,0 +1,1 @@
+"""Rehearsals: the whole service and the simulated gateway under one virtual clock."""

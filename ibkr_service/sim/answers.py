@@ -1,0 +1,218 @@
+"""What the gateway says, message by message: pure functions from values to one frame each.
+
+Orders, the longest messages, are written in `orderwrite.py`.
+"""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Final
+
+from ibkr_service.sim.contracts import Contract
+from ibkr_service.sim.messages import FREE_TEXT_ID, Answer, Since
+from ibkr_service.sim.orders import Execution
+from ibkr_service.sim.orderwrite import contract_fields
+from ibkr_service.sim.quotes import Greeks
+from ibkr_service.sim.valuation import Holding, Row
+from ibkr_service.sim.wire import UNSET_DOUBLE, Value, frame
+
+_GREEK_DIGITS: Final = 8
+
+
+def error(req_id: int, code: int, text: str, version: int) -> bytes:
+    """An error or a notice; -1 is the id of one that belongs to no request."""
+    escaped = text.encode("unicode-escape").decode()
+    tail = [""] if version >= Since.ERROR_REJECT_JSON else []
+    return frame(Answer.ERROR, 2, req_id, code, escaped, *tail)
+
+
+def notice(code: int, text: str, version: int) -> bytes:
+    """An error that belongs to no request."""
+    return error(FREE_TEXT_ID, code, text, version)
+
+
+# --- the session ------------------------------------------------------------------------------------------------------
+
+
+def managed_accounts(codes: Iterable[str]) -> bytes:
+    """The accounts that the login may use."""
+    return frame(Answer.MANAGED_ACCOUNTS, 1, ",".join(codes))
+
+
+def next_valid_id(order_id: int) -> bytes:
+    """The first order id that the client may use."""
+    return frame(Answer.NEXT_VALID_ID, 1, order_id)
+
+
+def current_time(epoch_s: int) -> bytes:
+    """The gateway's time, in seconds since 1970."""
+    return frame(Answer.CURRENT_TIME, 1, epoch_s)
+
+
+# --- market data ------------------------------------------------------------------------------------------------------
+
+
+def tick_price(req_id: int, kind: int, price: Decimal, size: Decimal) -> bytes:
+    """A price; a bid, an ask or a last price carries its size."""
+    can_auto_execute = 1
+    return frame(Answer.TICK_PRICE, 6, req_id, kind, price, size, can_auto_execute)
+
+
+def tick_size(req_id: int, kind: int, size: Decimal) -> bytes:
+    """A size or a volume."""
+    return frame(Answer.TICK_SIZE, 6, req_id, kind, size)
+
+
+def tick_option(req_id: int, kind: int, greeks: Greeks) -> bytes:
+    """An option's computed values; every field is a number."""
+    numbers = (
+        greeks.implied_vol,
+        greeks.delta,
+        greeks.price,
+        0.0,  # present value of dividends
+        greeks.gamma,
+        greeks.vega,
+        greeks.theta,
+        greeks.under_price,
+    )
+    tick_attrib = 0
+    rounded = [round(number, _GREEK_DIGITS) for number in numbers]
+    return frame(Answer.TICK_OPTION_COMPUTATION, req_id, kind, tick_attrib, *rounded)
+
+
+def market_data_type(req_id: int, kind: int) -> bytes:
+    """Whether what follows is live (1), frozen (2), delayed (3) or both (4)."""
+    return frame(Answer.MARKET_DATA_TYPE, 1, req_id, kind)
+
+
+def tick_req_params(req_id: int, min_tick: Decimal) -> bytes:
+    """What holds for all ticks of a request."""
+    bbo_exchange, snapshot_permissions = "9c0001", 3
+    return frame(Answer.TICK_REQ_PARAMS, req_id, min_tick, bbo_exchange, snapshot_permissions)
+
+
+def snapshot_end(req_id: int) -> bytes:
+    """A snapshot is complete."""
+    return frame(Answer.TICK_SNAPSHOT_END, 1, req_id)
+
+
+# --- fills ------------------------------------------------------------------------------------------------------------
+
+
+def exec_details(req_id: int, execution: Execution) -> bytes:
+    """A fill; the id is -1 when it is live."""
+    order = execution.order
+    return frame(
+        Answer.EXEC_DETAILS,
+        req_id,
+        order.ticket.order_id,
+        *contract_fields(execution.instrument, execution.exchange),
+        execution.exec_id,
+        execution.time,
+        order.account,
+        execution.exchange,
+        execution.side,
+        execution.shares,
+        execution.price,
+        order.perm_id,
+        order.client_id,
+        0,  # liquidation
+        execution.cumulative,
+        execution.average_price,
+        order.ticket.order_ref,
+        "",  # economic value rule
+        "",  # its multiplier
+        "",  # model code
+        2,  # last liquidity: removed
+    )
+
+
+def commission_report(execution: Execution) -> bytes:
+    """What a fill cost, and the profit of what it closed."""
+    realized: Value = UNSET_DOUBLE if execution.realized is None else round(execution.realized, 6)
+    return frame(
+        Answer.COMMISSION_REPORT,
+        1,
+        execution.exec_id,
+        execution.commission,
+        execution.commission_currency,
+        realized,
+        UNSET_DOUBLE,  # yield
+        "",  # yield redemption date
+    )
+
+
+# --- accounts ---------------------------------------------------------------------------------------------------------
+
+
+def _contract_of_position(contract: Contract) -> list[Value]:
+    fields = contract_fields(contract, "")
+    fields[5] = contract.right
+    return fields
+
+
+def position(account: str, contract: Contract, quantity: Decimal, average_cost: Decimal) -> bytes:
+    """A position; quantity 0 when it has just been closed."""
+    cost = round(average_cost, 8)
+    return frame(Answer.POSITION, 3, account, *_contract_of_position(contract), quantity, cost)
+
+
+def position_multi(req_id: int, account: str, contract: Contract, quantity: Decimal, average_cost: Decimal) -> bytes:
+    """A position, for one account and model."""
+    cost, model = round(average_cost, 8), ""
+    return frame(Answer.POSITION_MULTI, 1, req_id, account, *_contract_of_position(contract), quantity, cost, model)
+
+
+def account_value(account: str, row: Row) -> bytes:
+    """One account value."""
+    return frame(Answer.ACCOUNT_VALUE, 2, row.tag, row.value, row.currency, account)
+
+
+def portfolio(account: str, holding: Holding) -> bytes:
+    """A position at its market value."""
+    contract, held = holding.position.contract, holding.position
+    return frame(
+        Answer.PORTFOLIO,
+        8,
+        contract.con_id,
+        contract.symbol,
+        contract.sec_type,
+        contract.expiry,
+        contract.strike,
+        contract.right or "0",
+        contract.multiplier,
+        contract.primary_exchange or contract.exchanges[-1],
+        contract.currency,
+        contract.local_symbol,
+        contract.trading_class,
+        held.quantity,
+        round(holding.price, 8),
+        round(holding.value, 2),
+        round(held.average_cost, 8),
+        round(holding.unrealized, 2),
+        round(held.realized, 2),
+        account,
+    )
+
+
+def account_update_multi(req_id: int, account: str, row: Row) -> bytes:
+    """One account value, for one account and model."""
+    model = ""
+    return frame(Answer.ACCOUNT_UPDATE_MULTI, 1, req_id, account, model, row.tag, row.value, row.currency)
+
+
+def account_summary(req_id: int, account: str, row: Row) -> bytes:
+    """One row of an account summary."""
+    return frame(Answer.ACCOUNT_SUMMARY, 1, req_id, account, row.tag, row.value, row.currency)
+
+
+def pnl(req_id: int, unrealized: Decimal, realized: Decimal) -> bytes:
+    """Profit of an account; the day began when the gateway did."""
+    daily = unrealized + realized
+    return frame(Answer.PNL, req_id, round(daily, 2), round(unrealized, 2), round(realized, 2))
+
+
+def pnl_single(req_id: int, holding: Holding) -> bytes:
+    """Profit of a position."""
+    realized, unrealized = holding.position.realized, holding.unrealized
+    numbers = [round(number, 2) for number in (unrealized + realized, unrealized, realized, holding.value)]
+    return frame(Answer.PNL_SINGLE, req_id, holding.position.quantity, *numbers)

@@ -1,0 +1,273 @@
+"""An event loop whose time is virtual and whose network is memory: a night of trading in a moment, the same every time.
+
+The idea is trio's `MockClock` with autojump: when no callback is ready, time jumps to the next timer instead of waiting
+for it. Nothing sleeps, so a year costs what its callbacks cost; nothing races, so the same program with the same seed
+does the same things in the same order. The code under test does not change: it asks the running loop for the time, for
+timers and for connections, and this loop answers.
+
+Four promises:
+
+1. `time()` moves only when nothing is ready, and then exactly to the next timer.
+2. Timers of one instant run in the order in which they were set (asyncio leaves that order undefined).
+3. When nothing can ever happen again, `Deadlock` says so at once, and who waits where.
+4. When things happen for ever without time passing, `Livelock` says so.
+
+What is not simulated raises `NotImplementedError`: signals, subprocesses, file descriptors, TLS, datagrams. Threads
+cannot wake the loop once it waits: it does not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import itertools
+import math
+import socket
+from collections import deque
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple
+
+from ibkr_service.sim.network import LATENCY_S, Listener, Network
+from ibkr_service.sim.transport import MemoryTransport
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+CALLBACKS_MAX = 1_000_000  # in one instant; a storm of a whole day's ticks at once is smaller
+LOOPBACK = "127.0.0.1"
+
+
+class Deadlock(RuntimeError):  # noqa: N818  # the noun is the error
+    """Nothing is ready, no timer is set and no byte is on its way, but the main coroutine has not finished."""
+
+
+class Livelock(RuntimeError):  # noqa: N818  # the noun is the error
+    """Callbacks follow callbacks, and time stands still."""
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """An asyncio event loop with virtual time and an in-memory network.
+
+    Args:
+        start_s: the loop time at which it begins, in seconds, not negative.
+        latency_s: how long a byte travels one way, in virtual seconds.
+        callbacks_max: how many callbacks one instant may hold before `Livelock` is raised.
+
+    Attributes:
+        network: where connections are frozen, refused, split and reset; see `Network`.
+    """
+
+    # Of BaseEventLoop; typeshed does not tell.
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[_Timer]
+    _debug: bool
+    _check_closed: Callable[[], None]
+    _check_thread: Callable[[], None]
+    _check_callback: Callable[[object, str], None]
+
+    def __init__(
+        self, *, start_s: float = 0.0, latency_s: float = LATENCY_S, callbacks_max: int = CALLBACKS_MAX
+    ) -> None:
+        super().__init__()
+        if not 0 <= start_s < math.inf:
+            self.close()
+            raise ValueError(f"start_s must be a finite number of seconds from 0 up, not {start_s}")
+        self._now_s = float(start_s)
+        self._clock_resolution = math.ulp(self._now_s)
+        self._callbacks_max = callbacks_max
+        self._callbacks = 0
+        self._timer_numbers = itertools.count()
+        self._selector = _Autojump(self._jump)
+        self.network = Network(self, latency_s=latency_s)
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self._now_s
+
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Set a timer; timers of the same instant run in the order in which they were set.
+
+        Raises `ValueError` for a time that is not a number. A timer at infinity is never due.
+        """
+        self._check_closed()
+        if self._debug:
+            self._check_thread()
+            self._check_callback(callback, "call_at")
+        if math.isnan(when):
+            raise ValueError("a timer needs a time, not NaN")
+        timer = _Timer(when, next(self._timer_numbers), callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)
+        return timer
+
+    def _jump(self, timeout_s: float | None) -> None:
+        """Do what a selector's wait does, in no time; called by BaseEventLoop once in each turn of the loop.
+
+        `timeout_s` is 0 when callbacks are ready or timers due, None when there is neither a callback nor a timer, and
+        else the time to the next timer. The next timer's own time is taken rather than now + timeout_s, since the sum
+        of two floats may fall short of it.
+        """
+        if timeout_s == 0:
+            self._callbacks += len(self._ready) + 1
+            if self._callbacks > self._callbacks_max:
+                self._callbacks = 0  # so that the tasks can still be cancelled
+                raise Livelock(self._livelock_text())
+            return
+        if timeout_s is None or math.isinf(self._scheduled[0].when()):
+            raise Deadlock(self._deadlock_text())
+        self._callbacks = 0
+        self._now_s = self._scheduled[0].when()
+        # BaseEventLoop runs the timers with when < now + resolution. With one unit in the last place that means
+        # when <= now: none that is due is missed, and none runs before its time.
+        self._clock_resolution = math.ulp(self._now_s)
+
+    def _deadlock_text(self) -> str:
+        tasks = _pending(self)
+        head = (
+            f"nothing can ever happen at {self._now_s} s: no callback is ready, no timer is set, no byte is under way"
+        )
+        return "\n".join([f"{head}; {len(tasks)} tasks wait:", *tasks])
+
+    def _livelock_text(self) -> str:
+        ready = [f"  ready: {handle!r}" for handle in itertools.islice(self._ready, 5)]
+        head = f"more than {self._callbacks_max} callbacks at {self._now_s} s, and time does not advance"
+        return "\n".join([f"{head}; tasks:", *_pending(self), *ready])
+
+    # --- network -----------------------------------------------------------------------------------------------------
+
+    async def create_server(  # type: ignore[override]  # what concerns TLS and sockets is refused, not listed
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        start_serving: bool = True,
+        **options: object,
+    ) -> Listener:
+        """Serve `port` (0 or None: a free one) in memory. Raises `OSError` when it is taken."""
+        _refuse_unsimulated(options)
+        return self.network.listen(protocol_factory, _ip(host), port or 0, start=start_serving)
+
+    async def create_connection(  # type: ignore[override]  # what concerns TLS and sockets is refused, not listed
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        host: str | None = None,
+        port: int | None = None,
+        **options: object,
+    ) -> tuple[MemoryTransport, asyncio.BaseProtocol]:
+        """Connect to `port` in memory. Raises `ConnectionRefusedError` when nobody serves it."""
+        _refuse_unsimulated(options)
+        if port is None:
+            raise ValueError("host and port was not specified and no sock specified")
+        return await self.network.connect(protocol_factory, _ip(host), int(port))
+
+    async def getaddrinfo(  # type: ignore[override]  # the answer is the same whatever is asked
+        self, host: str | None, port: int | str | None, **_options: int
+    ) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int]]]:
+        """Every name is this machine; nothing is looked up."""
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (_ip(host), int(port or 0)))]
+
+    # --- threads -----------------------------------------------------------------------------------------------------
+
+    def run_in_executor(self, executor: object, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """Run `func` here and now, and return a future that is done: there are no threads in virtual time."""
+        self._check_closed()
+        del executor
+        future: asyncio.Future[T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as exc:  # noqa: BLE001  # whatever it is, it is the future's
+            future.set_exception(exc)
+        return future
+
+    def _write_to_self(self) -> None:
+        """Wake the selector after `call_soon_threadsafe`: it never sleeps."""
+
+    def _process_events(self, event_list: object) -> None:
+        """Handle what the selector found: nothing, since bytes travel as timers."""
+
+
+def run(main: Coroutine[Any, Any, T], *, start_s: float = 0.0) -> T:
+    """Run `main` on a new `SimLoop` from `start_s` virtual seconds on, and return its result.
+
+    While it runs, the loop is also the policy's current one: ib_insync asks for that instead of the running one. After
+    that the tasks that are left are cancelled, the loop is closed and the previous current loop is put back.
+    Raises what `main` raises, `Deadlock` and `Livelock`.
+    """
+    # get_event_loop() would create a loop where there is none.
+    previous: asyncio.AbstractEventLoop | None = getattr(
+        getattr(asyncio.get_event_loop_policy(), "_local", None), "_loop", None
+    )
+    with asyncio.Runner(loop_factory=lambda: SimLoop(start_s=start_s)) as runner:
+        asyncio.set_event_loop(runner.get_loop())
+        try:
+            return runner.run(main)
+        finally:
+            asyncio.set_event_loop(previous)
+
+
+class _Autojump:
+    """The selector's place: BaseEventLoop calls `select(timeout)` in every turn, and that is where time passes."""
+
+    def __init__(self, jump: Callable[[float | None], None]) -> None:
+        self._jump = jump
+
+    def select(self, timeout: float | None) -> tuple[()]:
+        self._jump(timeout)
+        return ()
+
+
+class _Timer(asyncio.TimerHandle):
+    """A timer that knows its number: asyncio's heap compares times only and mixes up those of one instant."""
+
+    __slots__ = ("_key",)
+
+    def __init__(
+        self,
+        when: float,
+        number: int,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        super().__init__(when, callback, args, loop, context)
+        self._key = (when, number)
+        self._scheduled = True  # asyncio's own mark for "is on the heap", which it counts cancelled timers by
+
+    def __lt__(self, other: object) -> bool:
+        return self._key < other._key if isinstance(other, _Timer) else NotImplemented
+
+
+def _ip(host: str | None) -> str:
+    return host if host and host[0].isdigit() else LOOPBACK
+
+
+def _refuse_unsimulated(options: dict[str, object]) -> None:
+    for name in ("ssl", "sock"):
+        if options.get(name):
+            raise NotImplementedError(f"SimLoop does not simulate {name}=")
+
+
+def _pending(loop: asyncio.AbstractEventLoop) -> list[str]:
+    """Describe the tasks that wait: name and the chain of coroutines down to where each of them stands."""
+    tasks = sorted(asyncio.all_tasks(loop), key=lambda task: (len(task.get_name()), task.get_name()))
+    return [f"  {task.get_name()}: {_whereabouts(task.get_coro())}" for task in tasks]
+
+
+def _whereabouts(awaited: object) -> str:
+    places = []
+    while awaited is not None:
+        frame = next((f for name in ("cr_frame", "gi_frame", "ag_frame") if (f := getattr(awaited, name, None))), None)
+        if frame is not None:
+            code = frame.f_code
+            places.append(f"{code.co_qualname} ({Path(code.co_filename).name}:{frame.f_lineno})")
+        awaited = next(
+            (a for name in ("cr_await", "gi_yieldfrom", "ag_await") if (a := getattr(awaited, name, None))), None
+        )
+    return " > ".join(places) or "nowhere yet"

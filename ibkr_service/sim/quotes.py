@@ -1,0 +1,58 @@
+"""What a price is here: the `Quote`, and the `PriceSource` that says which quote holds at which gateway second.
+
+A price source is a function of time with no memory of who asked. That is what makes the market lazy (nobody watches,
+nothing is computed) and the path the same however many clients watch it, and from whenever on.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Protocol
+
+from ibkr_service.sim.contracts import Contract
+
+
+@dataclass(frozen=True, slots=True)
+class Greeks:
+    """An option's model values; `theta` per day, `vega` per volatility point of one hundredth."""
+
+    price: float
+    implied_vol: float
+    delta: float
+    gamma: float
+    vega: float
+    theta: float
+    under_price: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The best bid and ask from gateway second `at` on; sizes in units of the contract."""
+
+    at: float
+    bid: Decimal
+    ask: Decimal
+    bid_size: Decimal
+    ask_size: Decimal
+    last: Decimal | None = None
+    last_size: Decimal | None = None
+    volume: Decimal | None = None
+    close: Decimal | None = None
+    greeks: tuple[Greeks, Greeks, Greeks] | None = None
+    """For an option: at the bid, at the ask, and of the model."""
+
+    @property
+    def mid(self) -> Decimal:
+        """Half way between bid and ask."""
+        return (self.bid + self.ask) / 2
+
+
+class PriceSource(Protocol):
+    """Where prices come from."""
+
+    def quote(self, contract: Contract, at_s: float) -> Quote | None:
+        """The quote that holds at a gateway second; None before the first."""
+        ...
+
+    def next_change(self, contract: Contract, after_s: float) -> float | None:
+        """The gateway second of the first change after a moment; None when nothing will change any more."""
+        ...

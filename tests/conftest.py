@@ -1,0 +1,17 @@
+"""Which loop a test runs on: virtual time unless it is marked `tcp`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from ibkr_service.sim.loop import SimLoop
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Give every async test a fresh `SimLoop`, and those that need real sockets or processes a real loop."""
+    return {"tcp": asyncio.new_event_loop} if item.get_closest_marker("tcp") else {"sim": SimLoop}

@@ -1,0 +1,303 @@
+"""The book: folding facts, ignoring repetitions, comparing with the broker."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal as D
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ibkr_service.core import events as ev
+from ibkr_service.core.book import Book, exec_key
+from ibkr_service.core.instrument import Forex, Stock
+from ibkr_service.core.link import Link, Signal
+from ibkr_service.core.orders import Intent, OrderState
+from ibkr_service.core.refs import Refs, digest
+
+AT = datetime(2026, 11, 23, 15, tzinfo=UTC)
+AAPL, CON = Stock("AAPL"), 265598
+ACCOUNT = "DU1"
+
+
+def record(book, event):
+    """What the hub does, without journal and mailboxes."""
+    if not book.is_news(event):
+        return []
+    seen = [event]
+    for follows in book.apply(event):
+        seen += record(book, follows)
+    return seen
+
+
+def opened(session=1):
+    return ev.SessionOpened(at=AT, session=session, server_version=176, client_id=1, accounts=(ACCOUNT,), account=ACCOUNT)
+
+
+def submitted(ref="ibs.r.1.s.00000000", quantity="10", at=AT):
+    intent = Intent(instrument=AAPL, action="BUY", quantity=D(quantity))
+    return ev.OrderSubmitted(at=at, ref=ref, key=ref, strategy="s", account=ACCOUNT, intent=intent)
+
+
+def sent(ref="ibs.r.1.s.00000000", session=1):
+    return ev.OrderSent(at=AT, session=session, ref=ref, order_id=7)
+
+
+def filled(exec_id="e.1.01", quantity="10", price="100", ref="ibs.r.1.s.00000000", action="BUY"):
+    return ev.Fill(
+        at=AT, session=1, exec_id=exec_id, ref=ref, account=ACCOUNT, con_id=CON, instrument=AAPL, action=action,
+        quantity=D(quantity), price=D(price), executed_at=AT, perm_id=99, order_id=7, client_id=1,
+    )  # fmt: skip
+
+
+def status(text, ref="ibs.r.1.s.00000000", filled_quantity="0", session=1):
+    return ev.OrderStatusReported(
+        at=AT, session=session, ref=ref, order_id=7, client_id=1, perm_id=99, status=text,
+        filled=D(filled_quantity), remaining=D(0),
+    )  # fmt: skip
+
+
+def shown(text="Submitted", ref="ibs.r.1.s.00000000", session=1, client_id=1, perm_id=99):
+    return ev.OpenOrderReported(
+        at=AT, session=session, ref=ref, order_id=7, client_id=client_id, perm_id=perm_id, account=ACCOUNT,
+        instrument=AAPL, action="BUY", quantity=D(10), order_type="MKT", status=text,
+    )  # fmt: skip
+
+
+def look(positions=(), open_refs=(), completed=(), session=1, after_s=60.0):
+    at = AT + timedelta(seconds=after_s)
+    return ev.Snapshot(
+        at=at, session=session, asked_at=at, accounts=(ACCOUNT,), positions=tuple((ACCOUNT, c, D(q)) for c, q in positions),
+        open_refs=tuple(open_refs), completed=tuple(completed), orders_visible=True,
+    )  # fmt: skip
+
+
+def held(quantity):
+    return ev.PositionReported(
+        at=AT, session=1, account=ACCOUNT, con_id=CON, instrument=AAPL, quantity=D(quantity), average_cost=D(100)
+    )
+
+
+@pytest.fixture
+def book():
+    """A book with an open session and one order sent."""
+    book = Book()
+    for event in (opened(), look(after_s=-60), submitted(), sent()):
+        record(book, event)
+    return book
+
+
+REF = "ibs.r.1.s.00000000"
+
+
+def test_an_execution_counts_once(book):
+    """The broker reports it live, again on request, again after each reconnect."""
+    first = record(book, filled())
+    assert [type(e).__name__ for e in first] == ["Fill", "OrderChanged"]
+    assert record(book, filled()) == []
+    assert book.orders[REF].filled == 10
+    assert book.ledger[ACCOUNT, CON] == 10
+
+
+def test_a_correction_replaces(book):
+    """`.01.02` corrects `.01.01` (ib_insync #364)."""
+    record(book, filled("e.1.01", "10"))
+    record(book, filled("e.1.02", "4"))
+    assert (book.orders[REF].filled, book.ledger[ACCOUNT, CON]) == (4, 4)
+    assert record(book, filled("e.1.01", "10")) == []  # the old revision comes late
+
+
+@given(st.permutations([("a.01", "3"), ("b.01", "4"), ("a.02", "2"), ("c.01", "1")]))
+def test_executions_in_any_order_give_one_ledger(order):
+    """Order of arrival does not matter; the highest revision counts."""
+    book = Book()
+    for event in (opened(), submitted(), sent(), *(filled(e, q) for e, q in order)):
+        record(book, event)
+    assert book.ledger[ACCOUNT, CON] == book.orders[REF].filled == 7
+
+
+def test_exec_ids_without_a_dot_are_their_own_identity():
+    """Nothing is cut off where there is nothing to cut."""
+    assert exec_key("abc") == ("abc", "")
+    assert exec_key("0000e0d5.6543abcd.01.02") == ("0000e0d5.6543abcd.01", "02")
+
+
+def test_a_status_storm_is_one_change(book):
+    """Each status two or three times (Lean): one OrderChanged."""
+    changes = [e for s in ["PreSubmitted", "Submitted", "Submitted", "PreSubmitted", "Submitted"] for e in record(book, status(s))]
+    assert [e.after for e in changes if isinstance(e, ev.OrderChanged)] == [OrderState.WORKING]
+
+
+def test_a_false_cancel_is_provisional_and_then_fills(book):
+    """10148, 105, 10349 … for an order that lives (ib_insync #502)."""
+    record(book, status("Submitted"))
+    error = ev.OrderErrored(at=AT, session=1, ref=REF, code=10148, text="cannot be cancelled", meaning="doubtful")
+    record(book, error)
+    assert book.orders[REF].state is OrderState.PROVISIONALLY_CANCELLED
+    record(book, shown())  # the same status as before: but it settles a doubt
+    assert book.orders[REF].state is OrderState.WORKING
+    record(book, filled())
+    assert book.orders[REF].state is OrderState.FILLED
+
+
+def test_a_repeated_status_settles_a_doubt(book):
+    """Also an orderStatus that was heard before the doubt is news after it."""
+    record(book, status("Submitted"))
+    record(book, ev.OrderErrored(at=AT, session=1, ref=REF, code=105, text="mismatch", meaning="doubtful"))
+    record(book, status("Submitted"))
+    assert book.orders[REF].state is OrderState.WORKING
+
+
+def test_an_unknown_status_is_a_doubt(book):
+    """A word that TWS never said before is neither ignored nor believed."""
+    record(book, status("Suspended"))
+    assert book.orders[REF].state is OrderState.PROVISIONALLY_CANCELLED
+
+
+def test_an_order_that_vanished_is_unknown_and_never_absent_on_the_same_connection(book):
+    """It may still be on its way: announced, not guessed (`silent-drop`)."""
+    record(book, look())
+    assert book.orders[REF].state is OrderState.UNKNOWN
+    assert book.unsettled()
+    record(book, look(after_s=70))
+    assert book.orders[REF].state is OrderState.UNKNOWN
+    assert not book.unsettled()  # looked for twice; asking for ever would not help
+
+
+def test_an_order_of_a_dead_connection_is_proven_absent_by_two_looks(book):
+    """`sent-then-crash`: nothing of it at the broker, asked twice over a new connection."""
+    record(book, opened(session=2))
+    record(book, look(session=2))
+    assert book.orders[REF].state is OrderState.UNKNOWN
+    record(book, look(session=2, after_s=70))
+    assert book.orders[REF].state is OrderState.ABSENT
+
+
+def test_an_order_that_the_broker_once_acknowledged_is_never_called_absent(book):
+    """It existed; only a person can say what became of it."""
+    record(book, status("Submitted"))
+    for n in range(3):
+        record(book, look(session=2, after_s=60 + n))
+    assert book.orders[REF].state is OrderState.UNKNOWN
+
+
+def test_an_order_submitted_after_the_question_is_not_judged_by_the_answer(book):
+    """A look takes time; what was sent meanwhile is not missing from it."""
+    record(book, submitted("ibs.r.2.s.00000001", at=AT + timedelta(seconds=61)))
+    record(book, look(open_refs=[REF], after_s=60))
+    assert book.orders["ibs.r.2.s.00000001"].state is OrderState.PENDING
+
+
+def test_completed_orders_end_what_we_missed(book):
+    """Cancelled while we were away."""
+    record(book, look(completed=[(REF, "Cancelled")]))
+    assert book.orders[REF].state is OrderState.CANCELLED
+
+
+def test_a_fill_after_unknown_is_still_a_fill(book):
+    """The truth comes late."""
+    record(book, look())
+    record(book, filled())
+    assert book.orders[REF].state is OrderState.FILLED
+
+
+def test_first_start_books_opening_entries():
+    """An account that already trades is no mismatch."""
+    book = Book()
+    record(book, opened())
+    record(book, held(300))
+    record(book, filled(ref="", quantity="100"))  # today's executions, somebody else's
+    seen = record(book, look(positions=[(CON, 300)]))
+    adjusted = [e for e in seen if isinstance(e, ev.PositionAdjusted)]
+    assert [(e.before, e.after, e.cause) for e in adjusted] == [(100, 300, "opening")]
+
+
+def test_a_difference_is_announced_after_a_second_look_only(book):
+    """A fill may be on its way when the first look is taken."""
+    record(book, held(5))
+    first = record(book, look(positions=[(CON, 5)], open_refs=[REF]))
+    assert not [e for e in first if isinstance(e, ev.PositionAdjusted)]
+    assert book.unsettled()
+    second = record(book, look(positions=[(CON, 5)], open_refs=[REF], after_s=70))
+    assert [e.cause for e in second if isinstance(e, ev.PositionAdjusted)] == ["unexplained"]
+    assert not book.unsettled()
+
+
+def test_a_difference_that_a_fill_explains_is_no_difference(book):
+    """The execution arrived between the looks."""
+    record(book, held(10))
+    record(book, look(positions=[(CON, 10)], open_refs=[REF]))
+    record(book, filled())
+    second = record(book, look(positions=[(CON, 10)], after_s=70))
+    assert not [e for e in second if isinstance(e, ev.PositionAdjusted)]
+
+
+def test_beyond_the_brokers_midnight_a_difference_has_a_cause(book):
+    """`fill-before-midnight`: the broker no longer reports the execution."""
+    record(book, held(10))
+    night = 24 * 3600.0
+    record(book, look(positions=[(CON, 10)], open_refs=[REF], after_s=night))
+    second = record(book, look(positions=[(CON, 10)], open_refs=[REF], after_s=night + 10))
+    assert [e.cause for e in second if isinstance(e, ev.PositionAdjusted)] == ["while_away"]
+
+
+def test_a_position_that_the_broker_no_longer_lists_is_closed(book):
+    """After a reconnect it does not say 0 by itself."""
+    record(book, held(10))
+    record(book, look(positions=[], open_refs=[REF]))
+    assert book.position(AAPL) == 0
+
+
+def test_a_lost_journals_order_is_adopted_and_its_key_is_spent():
+    """The order stands at the broker with our reference: never sent again."""
+    book = Book()
+    ref = Refs("old").next("s", "the wish")
+    record(book, opened())
+    record(book, shown(ref=ref))
+    assert book.orders[ref].state is OrderState.WORKING
+    assert book.adopted_ref("s", digest("s", "the wish")) == ref
+    record(book, filled(ref=ref))
+    assert book.orders[ref].state is OrderState.FILLED
+
+
+def test_another_clients_order_with_our_prefix_is_not_adopted():
+    """Two services on one account are told apart by their client ids."""
+    book = Book()
+    ref = Refs("old").next("s", "the wish")
+    record(book, opened())
+    record(book, shown(ref=ref, client_id=2))
+    assert ref not in book.orders
+    assert book.foreign_orders[99].ref == ref
+
+
+def test_the_link_changes_only_when_it_changes(book):
+    """Eight hundred repetitions of 1100 are one LinkChanged."""
+    book = Book()
+    up = [ev.LinkSignalled(at=AT, signal=s, why="") for s in (Signal.SOCKET_UP, Signal.SYNCED)]
+    cut = [ev.LinkSignalled(at=AT, signal=Signal.UPSTREAM_LOST, why="") for _ in range(800)]
+    changes = [e for event in up + cut for e in record(book, event) if isinstance(e, ev.LinkChanged)]
+    assert [e.after for e in changes] == [Link.SYNCING, Link.READY, Link.CUT]
+
+
+def test_a_quote_inside_a_gap_is_no_quote():
+    """What was known before the gap cannot price anything."""
+    book, eurusd = Book(), Forex("EUR", "USD")
+    record(book, ev.Tick(at=AT, instrument=eurusd, bid=1.1, ask=1.2))
+    assert book.quote(eurusd) is not None
+    record(book, ev.Gap(at=AT, instrument=eurusd, reason="", since=AT, epoch=1))
+    assert book.quote(eurusd) is None
+    record(book, ev.Resumed(at=AT, instrument=eurusd, until=AT, epoch=1))
+    record(book, ev.Tick(at=AT, instrument=eurusd, bid=1.3, ask=1.4, epoch=1))
+    assert book.quote(eurusd).bid == 1.3
+
+
+def test_account_values_are_numbers_or_nothing():
+    """A text where a number was expected is not 0."""
+    book = Book()
+    record(book, opened())
+    for tag, value in (("NetLiquidation", "1000.50"), ("AccountType", "INDIVIDUAL")):
+        record(book, ev.AccountValueReported(at=AT, account=ACCOUNT, tag=tag, value=value, currency="USD"))
+    assert book.value("NetLiquidation") == D("1000.50")
+    assert book.value("AccountType") is None
+    assert book.value("Unheard") is None
