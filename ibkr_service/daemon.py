@@ -20,10 +20,12 @@ from pathlib import Path
 import structlog
 
 from ibkr_service.app import EXIT_FAILED, EXIT_UNUSABLE, App, AppConfig
-from ibkr_service.broker.ib import adopt_running_loop
+from ibkr_service.broker.ib import IB, adopt_running_loop
+from ibkr_service.broker.session import SessionConfig, choose_account
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import FatalError, ServiceError, Unfit
+from ibkr_service.log import mask_account
 from ibkr_service.settings import SimulatorSettings
 from ibkr_service.sim import Gateway, GatewayConfig, ReplayError, ReplayFile, Server, serve
 from ibkr_service.supervisor import StrategySpec
@@ -142,13 +144,15 @@ def _signals(app: App, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def embedded_gateway(settings: SimulatorSettings, clock: Clock, port: int = 0) -> AsyncIterator[Server]:
-    """A simulated gateway on a loopback port (0: a free one), for as long as the context lasts.
+async def embedded_gateway(
+    settings: SimulatorSettings, clock: Clock, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[Server]:
+    """A simulated gateway, on a free loopback port unless told otherwise, for as long as the context lasts.
 
     Raises:
         Unfit: the recording cannot be read.
     """
-    server = await serve(gateway_of(settings, clock), "127.0.0.1", port)
+    server = await serve(gateway_of(settings, clock), host, port)
     try:
         yield server
     finally:
@@ -169,10 +173,28 @@ def gateway_of(settings: SimulatorSettings, clock: Clock) -> Gateway:
         raise Unfit(f"simulator.replay: {exc}") from exc
 
 
+async def probe(config: SessionConfig) -> str:
+    """Connect, prove the mode, disconnect; returns what was found in one line.
+
+    Raises:
+        ServiceError: the gateway does not answer, or its accounts do not fit the settings.
+    """
+    adopt_running_loop()
+    ib = IB(config.max_rate_per_s)
+    try:
+        await ib.connectAsync(config.host, config.port, config.client_id, config.connect_timeout_s)
+        accounts = tuple(ib.client.getAccounts())
+        account = choose_account(accounts, config.mode, config.account)
+    finally:
+        ib.teardown()
+    names = ", ".join(mask_account(a) for a in accounts)
+    version = ib.client.decoder.serverVersion
+    return f"{config.host}:{config.port}, server version {version}, accounts {names}; orders would name {mask_account(account)}"
+
+
 def _fresh_simulated_journal(path: Path) -> Path:
     """The embedded gateway's own journal, begun anew."""
     simulated = path.with_name(f"{path.stem}-simulated{path.suffix}")
     for suffix in ("", "-wal", "-shm"):
         Path(f"{simulated}{suffix}").unlink(missing_ok=True)
     return simulated
-

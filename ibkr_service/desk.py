@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from typing import Any, Protocol
 
 import structlog
@@ -122,6 +123,10 @@ class Desk:
         """
         while True:
             yield await self._subscriber.mailbox.get()
+
+    def position(self, instrument: AnyInstrument) -> Decimal:
+        """What this strategy's own orders have filled, net, over all its runs. The account's: `book.position`."""
+        return self.book.strategy_position(self.name, instrument)
 
     def quote(self, instrument: AnyInstrument) -> ev.Tick | None:
         """The newest quote that can price an order (live, two-sided, young), or None."""
@@ -269,7 +274,7 @@ class Desk:
     def welcome(self) -> None:
         """Put `Recovered` first into the mailbox."""
         book = self.book
-        mine = [o for o in book.orders.values() if o.strategy == self.name and o.alive]
+        mine = list(book.alive_orders(self.name))
         unknown = [o for o in mine if o.state is OrderState.UNKNOWN]
         self._subscriber.mailbox.put(
             ev.Recovered(

@@ -25,6 +25,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 ALARMING: Final = ("ib_insync", "eventkit", "asyncio")  # their errors are ours
 QUIET: Final = "ib_insync"  # its INFO lines print positions and account numbers, one for each update
+# Their errors are the broker's messages and failed connects; the service says the same once, as facts of its own.
+REPEATING: Final = ("ib_insync.client", "ib_insync.wrapper")
 LEADING: Final = ("time", "level", "logger", "event")
 
 _ACCOUNT: Final = re.compile(r"\b(?:D?[FIU])\d{5,9}\b")  # DU1234567, U1234567, DF…, F…, I…
@@ -95,6 +97,8 @@ class _RootHandler(logging.StreamHandler[TextIO]):
         self.setLevel(level)
         self.setFormatter(formatter)
         self.former_level = former_level
+        if level > logging.DEBUG:
+            self.addFilter(lambda record: record.name not in REPEATING)
 
 
 def _formatter(renderer: Processor, now: Callable[[], datetime] | None) -> logging.Formatter:

@@ -17,7 +17,8 @@ def say(event: ev.Event) -> None:  # noqa: C901, PLR0912 - one row per kind of e
         case ev.LinkChanged(after=Link.READY):
             log.info("link READY", before=event.before.name, session=event.session)
         case ev.LinkChanged():
-            log.warning(f"link {event.after.name}", before=event.before.name, why=event.why, session=event.session)
+            say_so = log.warning if event.before is Link.READY else log.info
+            say_so(f"link {event.after.name}", before=event.before.name, why=event.why, session=event.session)
         case ev.SessionOpened():
             log.info("connected", server_version=event.server_version, client_id=event.client_id, account=event.account)
         case ev.OrderSubmitted():

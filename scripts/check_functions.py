@@ -1,8 +1,8 @@
 """Two rules that no linter has: functions stay short, and the broker calls nothing of ib_insync that blocks.
 
 1. No function of `ibkr_service/` is longer than 70 lines, from `def` to its last line.
-2. In `ibkr_service/broker/` no blocking method of `IB` is called: each of them runs the event loop inside the event loop
-   (IB-facts R6). Their `…Async` siblings are meant. The same names on `ib.client` send a message and return: allowed.
+2. In `ibkr_service/broker/` no blocking method of `IB` is called: each runs the event loop inside the event loop. Their
+   `…Async` siblings are meant. The same names on `ib.client` send a message and return: allowed.
 
 Usage: python scripts/check_functions.py [FOLDER]    (default: ibkr_service beside this script's folder)
 """
@@ -17,17 +17,18 @@ from pathlib import Path
 LINES_MAX = 70
 
 # Every method of ib_insync 0.9.86's IB that calls util.run.
-BLOCKING = frozenset(
-    """
-    waitOnUpdate loopUntil accountSummary reqTickers qualifyContracts whatIfOrder reqCurrentTime reqAccountUpdates
-    reqAccountUpdatesMulti reqAccountSummary reqOpenOrders reqAllOpenOrders reqCompletedOrders reqExecutions reqPositions
-    reqContractDetails reqMatchingSymbols reqMarketRule reqHistoricalData reqHistoricalSchedule reqHistoricalTicks
-    reqHeadTimeStamp reqSmartComponents reqMktDepthExchanges reqHistogramData reqFundamentalData reqScannerData
-    reqScannerParameters calculateImpliedVolatility calculateOptionPrice reqSecDefOptParams reqNewsProviders
-    reqNewsArticle reqHistoricalNews requestFA getWshMetaData getWshEventData reqUserInfo timeRange waitUntil
-    startLoop patchAsyncio
-    """.split()
-)
+# fmt: off
+BLOCKING = frozenset({
+    "waitOnUpdate", "loopUntil", "accountSummary", "reqTickers", "qualifyContracts", "whatIfOrder", "reqCurrentTime",
+    "reqAccountUpdates", "reqAccountUpdatesMulti", "reqAccountSummary", "reqOpenOrders", "reqAllOpenOrders",
+    "reqCompletedOrders", "reqExecutions", "reqPositions", "reqContractDetails", "reqMatchingSymbols",
+    "reqMarketRule", "reqHistoricalData", "reqHistoricalSchedule", "reqHistoricalTicks", "reqHeadTimeStamp",
+    "reqSmartComponents", "reqMktDepthExchanges", "reqHistogramData", "reqFundamentalData", "reqScannerData",
+    "reqScannerParameters", "calculateImpliedVolatility", "calculateOptionPrice", "reqSecDefOptParams",
+    "reqNewsProviders", "reqNewsArticle", "reqHistoricalNews", "requestFA", "getWshMetaData", "getWshEventData",
+    "reqUserInfo", "timeRange", "waitUntil", "startLoop", "patchAsyncio",
+})
+# fmt: on
 # Names that others have too: wrong only on these owners.
 BLOCKING_OF_IB = frozenset({"run", "sleep", "schedule", "connect"})
 IB_NAMES = frozenset({"ib", "_ib", "IB", "util", "ib_insync"})

@@ -143,10 +143,18 @@ def test_levels(stream, level, ours, library):
     log.configure(level, "json", stream)
     for name in ("debug", "info", "warning", "error"):
         getattr(structlog.get_logger("ibkr_service"), name)("x")
-        getattr(logging.getLogger("ib_insync.wrapper"), name)("x")
+        getattr(logging.getLogger("ib_insync.Decoder"), name)("x")
     seen = [(line["logger"], line["level"]) for line in lines(stream)]
     assert [level for logger, level in seen if logger == "ibkr_service"] == ours
-    assert [level for logger, level in seen if logger == "ib_insync.wrapper"] == library
+    assert [level for logger, level in seen if logger == "ib_insync.Decoder"] == library
+
+
+def test_what_the_service_says_itself_is_not_said_twice(stream):
+    """The library logs each broker message and each failed connect as errors; we have them as facts."""
+    log.configure("info", "json", stream)
+    logging.getLogger("ib_insync.wrapper").error("Error 200, reqId 3")
+    logging.getLogger("ib_insync.client").error("API connection failed")
+    assert lines(stream) == []
 
 
 def test_library_lines_look_like_ours(stream):

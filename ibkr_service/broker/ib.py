@@ -251,6 +251,7 @@ class IB(ib_insync.IB):
         `disconnect()` would leave every pending future hanging, and a half-open socket open.
         """
         self.client.pacer.close()
+        self.client.conn.disconnected -= self.client._onSocketDisconnected  # noqa: SLF001 - it would call this an error
         transport = self.client.conn.transport
         for future in list(self.wrapper._futures.values()):  # noqa: SLF001 - this file is where private parts are used
             if not future.done():

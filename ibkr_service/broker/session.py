@@ -172,7 +172,7 @@ class Session:
             await self._serve(connection)
         except BaseException as exc:
             if opened:
-                self._on_lost(connection, str(exc) or type(exc).__name__)
+                self._on_lost(connection, "the service stops" if isinstance(exc, asyncio.CancelledError) else str(exc))
             raise
         finally:
             self._connection = None
@@ -181,21 +181,8 @@ class Session:
     def _identify(self, connection: Connection) -> None:
         """Prove the mode by the accounts, and choose the account."""
         accounts = tuple(connection.ib.client.getAccounts())
-        mode, wanted = self.config.mode, self.config.account
-        demo = [a.startswith("D") for a in accounts]
-        if mode == "live" and any(demo):
-            raise ModeMismatch(
-                "ibkr.mode is live, but the gateway is logged in to a paper account: no order will leave"
-            )
-        if mode != "live" and not all(demo):
-            raise ModeMismatch(
-                f"ibkr.mode is {mode}, but the gateway is logged in to a live account: no order will leave"
-            )
-        if wanted and wanted not in accounts:
-            raise AccountProblem("ibkr.account is not among the accounts of this login")
-        if not wanted and len(accounts) != 1:
-            raise AccountProblem(f"ibkr.account is empty, but this login manages {len(accounts)} accounts: name one")
-        connection.accounts, connection.account = accounts, wanted or accounts[0]
+        connection.accounts = accounts
+        connection.account = choose_account(accounts, self.config.mode, self.config.account)
 
     def _on_open(self, connection: Connection) -> None:
         ib = connection.ib
@@ -472,6 +459,27 @@ class Session:
         self._paused = False
         if self._connection is not None:
             self._connection.ib.resume_reading()
+
+
+def choose_account(accounts: tuple[str, ...], mode: Mode, wanted: str) -> str:
+    """The account that orders will name, after the mode was proven by all of them: paper accounts begin with D.
+
+    Args:
+        wanted: `ibkr.account`; empty for the only one.
+
+    Raises:
+        ModeMismatch: the accounts contradict the mode. AccountProblem: none can be chosen.
+    """
+    demo = [a.startswith("D") for a in accounts]
+    if mode == "live" and any(demo):
+        raise ModeMismatch("ibkr.mode is live, but the gateway is logged in to a paper account: no order will leave")
+    if mode != "live" and not all(demo):
+        raise ModeMismatch(f"ibkr.mode is {mode}, but the gateway is logged in to a live account: no order will leave")
+    if wanted and wanted not in accounts:
+        raise AccountProblem("ibkr.account is not among the accounts of this login")
+    if not wanted and len(accounts) != 1:
+        raise AccountProblem(f"ibkr.account is empty, but this login manages {len(accounts)} accounts: name one")
+    return wanted or accounts[0]
 
 
 def _weightiest(group: BaseExceptionGroup[BaseException]) -> BaseException:

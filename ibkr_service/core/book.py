@@ -72,6 +72,9 @@ class Book:
         self.farms_down: dict[str, datetime] = {}
         self.order_id_mark = 0
         self.last_run_id = ""
+        self._alive: dict[str, None] = {}  # references of orders that may still fill, oldest first
+        self._done: dict[str, int] = {}  # strategy -> how many of its orders are over
+        self._strategy_positions: dict[tuple[str, AnyInstrument], Decimal] = {}
         self._adopted: dict[tuple[str, str], str] = {}  # (strategy, digest of the key) -> reference not in this journal
         self._by_key: dict[tuple[str, str], str] = {}
         self._by_perm_id: dict[int, str] = {}
@@ -96,7 +99,16 @@ class Book:
 
     def alive_orders(self, strategy: str | None = None) -> Iterator[Order]:
         """Orders that may still fill, oldest first; of one strategy or of all."""
-        return (o for o in self.orders.values() if o.alive and strategy in {None, o.strategy})
+        alive = (self.orders[ref] for ref in tuple(self._alive))
+        return (order for order in alive if strategy is None or order.strategy == strategy)
+
+    def done_orders(self, strategy: str) -> int:
+        """How many of a strategy's orders have reached their end."""
+        return self._done.get(strategy, 0)
+
+    def strategy_position(self, strategy: str, instrument: AnyInstrument) -> Decimal:
+        """What a strategy's own orders have filled, net, over all runs; what others hold in the account is not in it."""
+        return self._strategy_positions.get((strategy, instrument), ZERO)
 
     def fills_of(self, ref: str) -> list[ev.Fill]:
         """The executions of an order, in the order in which we learned of them, corrections applied."""
@@ -133,7 +145,7 @@ class Book:
 
     def unsettled(self) -> bool:
         """Something is left that a second look at the broker may explain."""
-        unknown = (o for o in self.orders.values() if o.state is OrderState.UNKNOWN)
+        unknown = (o for o in self.alive_orders() if o.state is OrderState.UNKNOWN)
         return bool(self._differences) or any(o.ref not in self._looked_twice for o in unknown)
 
     # --- folding -----------------------------------------------------------------------------------------------------
@@ -242,6 +254,7 @@ class Book:
             submitted_at=event.at,
         )
         self._by_key[event.strategy, event.key] = event.ref
+        self._alive[event.ref] = None
         times = self._submissions[event.strategy]
         times.append(event.at)
         while (event.at - times[0]).total_seconds() > SUBMISSIONS_KEPT_S:
@@ -261,6 +274,7 @@ class Book:
     def _replace(self, event: ev.Event, order: Order) -> list[ev.Event]:
         before = self.orders[order.ref]
         self.orders[order.ref] = order
+        self._index(before, order)
         if (before.state, before.filled) == (order.state, order.filled):
             return []
         changed = ev.OrderChanged(
@@ -274,6 +288,19 @@ class Book:
             why=order.reason,
         )
         return [changed]
+
+    def _index(self, before: Order, after: Order) -> None:
+        """Keep the sums that strategies ask for at every tick."""
+        if after.filled != before.filled:
+            key = (after.strategy, after.intent.instrument)
+            sign = 1 if after.intent.action == "BUY" else -1
+            self._strategy_positions[key] = self.strategy_position(*key) + sign * (after.filled - before.filled)
+        if after.done != before.done:
+            self._done[after.strategy] = self.done_orders(after.strategy) + (1 if after.done else -1)
+            if after.done:
+                self._alive.pop(after.ref, None)
+            else:
+                self._alive[after.ref] = None
 
     def _reported(self, event: ev.OrderStatusReported | ev.OpenOrderReported) -> list[ev.Event]:
         self._last_status[_status_key(event)] = _status_of(event)
@@ -323,6 +350,7 @@ class Book:
         parts = self._spend(seen)
         if parts is None or seen.order_type not in {"MKT", "LMT"} or isinstance(seen.instrument, (Bag, Index, Other)):
             return
+        self._alive[seen.ref] = None
         self.orders[seen.ref] = Order(
             ref=seen.ref,
             key=f"adopted:{parts.digest}",

@@ -8,6 +8,7 @@ legs' conIds.
 from __future__ import annotations
 
 import re
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -23,15 +24,23 @@ class Instrument(msgspec.Struct, frozen=True, eq=False, tag_field="kind"):
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """The class and every field that is not a routing hint."""
-        fields = (getattr(self, name) for name in self.__struct_fields__ if name not in ROUTING)
-        return (type(self).__name__, *fields)
+        """Every field that is not a routing hint."""
+        kind = type(self)
+        read = _IDENTITY.get(kind)
+        if read is None:
+            names = [name for name in self.__struct_fields__ if name not in ROUTING]
+            _IDENTITY[kind] = read = attrgetter(*names)
+        return read(self)  # type: ignore[no-any-return]  # a tuple, since every kind has several fields
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Instrument) and self.identity == other.identity
+        # The same object nearly always: this is asked for every tick.
+        return self is other or (type(self) is type(other) and self.identity == other.identity)  # type: ignore[attr-defined]
 
     def __hash__(self) -> int:
         return hash(self.identity)
+
+
+_IDENTITY: dict[type[Instrument], attrgetter[tuple[object, ...]]] = {}
 
 
 class Stock(Instrument, frozen=True, eq=False, tag="Stock"):

@@ -39,11 +39,11 @@ CALLBACKS_MAX = 1_000_000  # in one instant; a storm of a whole day's ticks at o
 LOOPBACK = "127.0.0.1"
 
 
-class Deadlock(RuntimeError):  # noqa: N818  # the noun is the error
+class Deadlock(RuntimeError):
     """Nothing is ready, no timer is set and no byte is on its way, but the main coroutine has not finished."""
 
 
-class Livelock(RuntimeError):  # noqa: N818  # the noun is the error
+class Livelock(RuntimeError):
     """Callbacks follow callbacks, and time stands still."""
 
 

@@ -118,10 +118,10 @@ class RandomWalk:
         return self._start(contract, self._step(contract, after_s) + 1)
 
     def _step(self, contract: Contract, at_s: float) -> int:
-        return max(0, math.floor((at_s - _phase_s(contract)) / INTERVAL_S + _EPSILON_STEPS))
+        return max(0, math.floor((at_s + _phase_s(contract)) / INTERVAL_S + _EPSILON_STEPS))
 
     def _start(self, contract: Contract, step: int) -> float:
-        return _phase_s(contract) + step * INTERVAL_S
+        return step * INTERVAL_S - _phase_s(contract)
 
 
 def _phase_s(contract: Contract) -> float:

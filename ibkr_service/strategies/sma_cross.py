@@ -76,8 +76,12 @@ async def sma_cross(desk: Desk, params: Params) -> None:
     async for event in desk.events():
         match event:
             case Recovered():
-                held = desk.book.position(instrument)
-                log.info("continuing", instrument=str(instrument), position=str(held), working=len(event.working))
+                log.info(
+                    "continuing",
+                    instrument=str(instrument),
+                    position=str(desk.position(instrument)),
+                    working=len(event.working),
+                )
             case Gap():
                 averages.forget()
             case Tick(mid=float(mid)):
@@ -99,24 +103,13 @@ def _hold(desk: Desk, instrument: AnyInstrument, target: Decimal) -> None:
     """Order the difference to the target, unless an order that may still fill is under way."""
     if any(desk.book.alive_orders(desk.name)):
         return
-    difference = target - ledger_position(desk, instrument)
+    difference = target - desk.position(instrument)
     if not difference:
         return
     action: Action = "BUY" if difference > 0 else "SELL"
-    # The fills so far number the wish: after a crash the same wish gets the same name, and is not sent twice.
-    key = f"{action}-{difference.copy_abs()}-after-{filled_orders(desk)}"
+    # The orders so far number the wish: after a crash the same wish gets the same name, and is not sent twice.
+    key = f"{action}-{difference.copy_abs()}-after-{desk.book.done_orders(desk.name)}"
     try:
         desk.submit(Intent(instrument=instrument, action=action, quantity=difference.copy_abs()), key=key)
     except (OrderError, GatewayError) as exc:
         log.info("not now", why=str(exc))
-
-
-def ledger_position(desk: Desk, instrument: AnyInstrument) -> Decimal:
-    """What this strategy's own orders have filled, net: it does not touch what somebody else holds in the account."""
-    mine = (o for o in desk.book.orders.values() if o.strategy == desk.name and o.intent.instrument == instrument)
-    return sum((o.filled if o.intent.action == "BUY" else -o.filled for o in mine), Decimal(0))
-
-
-def filled_orders(desk: Desk) -> int:
-    """How many of this strategy's orders are over."""
-    return sum(1 for o in desk.book.orders.values() if o.strategy == desk.name and o.done)

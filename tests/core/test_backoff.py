@@ -27,6 +27,7 @@ def test_delays_grow_to_the_cap():
 
 def test_two_clients_do_not_knock_in_step():
     """Different seeds wait differently; the same seed waits the same."""
+
     def first(seed):
         return list(itertools.islice(delays(random.Random(seed).uniform, min_s=2, max_s=60), 8))
 

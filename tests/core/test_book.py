@@ -32,7 +32,9 @@ def record(book, event):
 
 
 def opened(session=1):
-    return ev.SessionOpened(at=AT, session=session, server_version=176, client_id=1, accounts=(ACCOUNT,), account=ACCOUNT)
+    return ev.SessionOpened(
+        at=AT, session=session, server_version=176, client_id=1, accounts=(ACCOUNT,), account=ACCOUNT
+    )
 
 
 def submitted(ref="ibs.r.1.s.00000000", quantity="10", at=AT):
@@ -125,7 +127,11 @@ def test_exec_ids_without_a_dot_are_their_own_identity():
 
 def test_a_status_storm_is_one_change(book):
     """Each status two or three times (Lean): one OrderChanged."""
-    changes = [e for s in ["PreSubmitted", "Submitted", "Submitted", "PreSubmitted", "Submitted"] for e in record(book, status(s))]
+    changes = [
+        e
+        for s in ["PreSubmitted", "Submitted", "Submitted", "PreSubmitted", "Submitted"]
+        for e in record(book, status(s))
+    ]
     assert [e.after for e in changes if isinstance(e, ev.OrderChanged)] == [OrderState.WORKING]
 
 

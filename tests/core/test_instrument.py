@@ -17,7 +17,10 @@ def test_routing_is_no_part_of_identity():
 def test_kinds_and_currencies_are():
     """An option and its stock do not collide, nor a stock in two currencies."""
     option = Option("AAPL", "20270115", 150.0, "C")
-    assert len({Stock("AAPL"), Stock("AAPL", "EUR"), option, Option("AAPL", "20270115", 150.0, "P"), Forex("AAP", "LUS")}) == 5
+    assert (
+        len({Stock("AAPL"), Stock("AAPL", "EUR"), option, Option("AAPL", "20270115", 150.0, "P"), Forex("AAP", "LUS")})
+        == 5
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,7 +37,9 @@ def test_the_short_form_is_read(text, instrument):
     assert parse(text) == instrument
 
 
-@pytest.mark.parametrize("text", ["", "EUR/USD", "AAPL 150 C", "AAPL 20270115 x C", "AAPL 20270115 150 X", "AAPL 2027 150 C", "A B"])
+@pytest.mark.parametrize(
+    "text", ["", "EUR/USD", "AAPL 150 C", "AAPL 20270115 x C", "AAPL 20270115 150 X", "AAPL 2027 150 C", "A B"]
+)
 def test_what_cannot_be_read_is_refused(text):
     """With a typed error that says something."""
     with pytest.raises(InvalidIntent):

@@ -26,7 +26,9 @@ def test_a_lost_socket_wins_from_anywhere(state):
 
 def test_ready_is_reached_by_verification_only():
     """The only row that leads to READY is SYNCING + SYNCED."""
-    rows = [(state, signal) for state, row in TRANSITIONS.items() for signal, after in row.items() if after is Link.READY]
+    rows = [
+        (state, signal) for state, row in TRANSITIONS.items() for signal, after in row.items() if after is Link.READY
+    ]
     assert rows == [(Link.SYNCING, Signal.SYNCED)]
 
 
@@ -35,7 +37,9 @@ def test_a_sync_that_1100_overtook_proves_nothing():
     assert advance(Link.CUT, Signal.SYNCED) is Link.CUT
 
 
-@pytest.mark.parametrize(("state", "signal"), [(Link.DOWN, Signal.SYNCED), (Link.READY, Signal.SOCKET_UP), (Link.READY, Signal.SYNCED)])
+@pytest.mark.parametrize(
+    ("state", "signal"), [(Link.DOWN, Signal.SYNCED), (Link.READY, Signal.SOCKET_UP), (Link.READY, Signal.SYNCED)]
+)
 def test_an_impossible_signal_of_ours_raises(state, signal):
     """A defect speaks, and names itself."""
     with pytest.raises(IllegalSignal, match=f"{signal.name} cannot happen while the link is {state.name}"):

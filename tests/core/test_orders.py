@@ -30,7 +30,11 @@ def test_a_fill_is_accepted_in_every_state(state):
     assert order.average_price == 100
 
 
-@given(st.lists(st.sampled_from([s for s in OrderSignal if s not in {OrderSignal.FILLED, OrderSignal.PART_FILLED}]), max_size=20))
+@given(
+    st.lists(
+        st.sampled_from([s for s in OrderSignal if s not in {OrderSignal.FILLED, OrderSignal.PART_FILLED}]), max_size=20
+    )
+)
 def test_a_terminal_state_is_left_by_a_fill_only(signals):
     """Any noise, in any order, moves a finished order nowhere."""
     for state in TERMINAL:

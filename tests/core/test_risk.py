@@ -40,7 +40,11 @@ def ask(book, limits=LIMITS, mono_s=1001.0, **fields):
 def submit(book, n, at=AT, strategy="s", action="BUY"):
     intent = Intent(instrument=AAPL, action=action, quantity=D(1))
     for i in range(n):
-        book.apply(ev.OrderSubmitted(at=at, ref=f"{strategy}{i}{action}", key=str(i), strategy=strategy, account="", intent=intent))
+        book.apply(
+            ev.OrderSubmitted(
+                at=at, ref=f"{strategy}{i}{action}", key=str(i), strategy=strategy, account="", intent=intent
+            )
+        )
 
 
 def test_a_modest_order_passes(book):

@@ -140,7 +140,8 @@ def test_a_written_decimal_reads_back_equal(number):
 
 
 @pytest.mark.parametrize(
-    "unset", ["", "1.7976931348623157e+308", "1.7976931348623157E308", "2147483647", "170141183460469231731687303715884105727"]
+    "unset",
+    ["", "1.7976931348623157e+308", "1.7976931348623157E308", "2147483647", "170141183460469231731687303715884105727"],
 )
 def test_the_clients_sentinels_are_unset(unset):
     """Every client has its own way to say nothing."""
@@ -166,7 +167,9 @@ def test_fields_are_taken_in_order_and_typed():
     assert (fields.text(), fields.whole(), fields.remaining) == ("text", 10, 1)
 
 
-@pytest.mark.parametrize(("take", "text"), [("whole", "x"), ("whole", "1.5"), ("whole", "9" * 99), ("flag", "2"), ("number", "-")])
+@pytest.mark.parametrize(
+    ("take", "text"), [("whole", "x"), ("whole", "1.5"), ("whole", "9" * 99), ("flag", "2"), ("number", "-")]
+)
 def test_a_field_that_is_not_what_its_place_demands_is_refused(take, text):
     """The error names the field."""
     with pytest.raises(FieldError, match="field 1"):

@@ -1,8 +1,12 @@
-"""A client without a socket: it writes requests as fields and keeps the answers as lists of text."""
+"""A client without a socket, for tests: it writes requests as fields, and keeps the answers as lists of text.
+
+It knows no more of the protocol than a test wants to see: field by field, in the order of the wire.
+"""
 
 from collections.abc import Iterable
 
 from ibkr_service.sim.gateway import Gateway
+from ibkr_service.sim.messages import Answer, Request
 from ibkr_service.sim.orderlayout import CORE, PLACE_TAIL
 from ibkr_service.sim.wire import API_PREFIX, Value, frame
 
@@ -11,13 +15,40 @@ MSFT = 272093
 EURUSD = 12087792
 
 
+SEC_TYPE_AT = 2
+SPEC_NAMES = (
+    "con_id",
+    "symbol",
+    "sec_type",
+    "expiry",
+    "strike",
+    "right",
+    "multiplier",
+    "exchange",
+    "primary_exchange",
+    "currency",
+    "local_symbol",
+    "trading_class",
+)
+PLAIN_ORDER: dict[str, Value] = {
+    "action": "BUY",
+    "totalQuantity": 100,
+    "orderType": "MKT",
+    "transmit": 1,
+    "exemptCode": -1,
+}
+EMPTY_GROUPS: dict[str, list[Value]] = {
+    "<deltaNeutralContract>": [0],
+    "<conditions>": [0],
+    "<versions>": ["", "", "", "", ""],
+}
+START_CODES = frozenset({2104, 2106, 2158})
+
+
 def contract(**known: Value) -> list[Value]:
     """The twelve fields of a contract; what is not named is empty."""
-    names = (
-        "con_id symbol sec_type expiry strike right multiplier exchange primary_exchange currency local_symbol trading_class"
-    ).split()
-    assert set(known) <= set(names), known
-    return [known.get(name, 0 if name in {"con_id", "strike"} else "") for name in names]
+    assert set(known) <= set(SPEC_NAMES), known
+    return [known.get(name, 0 if name in {"con_id", "strike"} else "") for name in SPEC_NAMES]
 
 
 def stock(con_id: int = AAPL) -> list[Value]:
@@ -37,7 +68,7 @@ def combo(symbol: str = "AAPL") -> list[Value]:
 
 def frames(data: bytes) -> list[list[str]]:
     """Cut a server's bytes into messages."""
-    messages = []
+    messages: list[list[str]] = []
     while data:
         length = int.from_bytes(data[:4], "big")
         payload, data = data[4 : 4 + length], data[4 + length :]
@@ -50,7 +81,9 @@ def frames(data: bytes) -> list[list[str]]:
 class RawClient:
     """One connection to a gateway; with `chunk` its bytes arrive in pieces of that size."""
 
-    def __init__(self, gateway: Gateway, client_id: int | None = 1, versions: str = "v157..176", chunk: int = 0) -> None:
+    def __init__(
+        self, gateway: Gateway, client_id: int | None = 1, versions: str = "v157..176", chunk: int = 0
+    ) -> None:
         self.data = b""
         self.is_closed = False
         self._chunk = chunk
@@ -58,53 +91,54 @@ class RawClient:
         hello = versions.encode()
         self.write(API_PREFIX + len(hello).to_bytes(4, "big") + hello)
         if client_id is not None:
-            self.ask(71, 2, client_id, "")
+            self.ask(Request.START_API, 2, client_id, "")
 
-    # the gateway's peer
+    # The gateway's peer.
 
     def send(self, data: bytes) -> None:
+        """Keep what the gateway says."""
         self.data += data
 
     def close(self) -> None:
+        """The gateway has hung up."""
         self.is_closed = True
 
-    # requests
+    # Requests.
 
     def write(self, data: bytes) -> None:
+        """Send raw bytes."""
         step = self._chunk or len(data) or 1
         for start in range(0, len(data), step):
             self.session.receive(data[start : start + step])
 
     def ask(self, *values: Value) -> None:
+        """Send one request: its id, and its fields."""
         self.write(frame(*values))
 
     def place(
-        self, order_id: int, instrument: Iterable[Value] | None = None, legs: Iterable[Iterable[Value]] = (), **known: Value
+        self,
+        order_id: int,
+        instrument: Iterable[Value] | None = None,
+        legs: Iterable[Iterable[Value]] = (),
+        **known: Value,
     ) -> None:
-        """Place a market order to buy 100 shares of AAPL, unless said otherwise."""
+        """Place a market order to buy 100 shares of AAPL, unless said otherwise; fields have their official names."""
         fields = list(stock() if instrument is None else instrument)
-        values: dict[str, Value] = {
-            "action": "BUY",
-            "totalQuantity": 100,
-            "orderType": "MKT",
-            "transmit": 1,
-            "exemptCode": -1,
-            **known,
-        }
+        values: dict[str, Value] = {**PLAIN_ORDER, **known}
         assert set(values) <= {*CORE, *PLACE_TAIL}, values
         fields += [values.get(name, "") for name in CORE]
-        if fields[2] == "BAG":
+        if fields[SEC_TYPE_AT] == "BAG":
             rows = [[*leg, 0, 0, "", -1] for leg in legs]
             fields += [len(rows), *(value for row in rows for value in row), 0, 0]
         for name in PLACE_TAIL:
-            groups = {"<deltaNeutralContract>": [0], "<conditions>": [0], "<versions>": ["", "", "", "", ""]}
-            fields += groups.get(name, []) if name.startswith("<") else [values.get(name, "")]
-        self.ask(3, order_id, *fields)
+            fields += EMPTY_GROUPS.get(name, []) if name.startswith("<") else [values.get(name, "")]
+        self.ask(Request.PLACE_ORDER, order_id, *fields)
 
-    # answers
+    # Answers.
 
     @property
     def messages(self) -> list[list[str]]:
+        """Every message so far, the handshake's answer first."""
         return frames(self.data)
 
     def of(self, answer: int) -> list[list[str]]:
@@ -113,12 +147,12 @@ class RawClient:
 
     def errors(self) -> list[tuple[int, int]]:
         """Ids and codes of all errors, the notices at the start left out."""
-        pairs = [(int(message[2]), int(message[3])) for message in self.of(4)]
-        return [pair for pair in pairs if pair not in {(-1, 2104), (-1, 2106), (-1, 2158)}]
+        pairs = [(int(message[2]), int(message[3])) for message in self.of(Answer.ERROR)]
+        return [pair for pair in pairs if pair[1] not in START_CODES]
 
     def statuses(self, order_id: int) -> list[str]:
         """The statuses of an order, one after the other."""
-        return [message[2] for message in self.of(3) if message[1] == str(order_id)]
+        return [message[2] for message in self.of(Answer.ORDER_STATUS) if message[1] == str(order_id)]
 
     def forget(self) -> None:
         """Forget every answer so far."""

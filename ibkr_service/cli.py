@@ -1,0 +1,250 @@
+"""The command line: `run`, `check`, `simulate`, `journal`.
+
+Options override the environment, which overrides the file. A mistake in any of them is one line on standard error and exit code 2, before
+anything was started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ibkr_service import __version__, daemon, log
+from ibkr_service.app import EXIT_UNUSABLE, config_of, specs_of
+from ibkr_service.clock import SystemClock
+from ibkr_service.core.errors import FatalError, JournalError, ServiceError
+from ibkr_service.journal import export, open_readonly
+from ibkr_service.settings import SettingsError, SimulatorSettings, StrategySettings, describe, load_settings
+from ibkr_service.story import Story
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A long-running trading service for Interactive Brokers.",
+)
+
+DEMO = StrategySettings(
+    name="demo",
+    run="ibkr_service.strategies.sma_cross:sma_cross",
+    params={"instrument": "EUR.USD", "quantity": "20000", "fast": 4, "slow": 12},
+)
+UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+SettingsFile = Annotated[Path | None, typer.Option("--settings", help="The settings file (default: settings.toml).")]
+Mode = Annotated[str | None, typer.Option(help="simulated, paper or live.")]
+Host = Annotated[str | None, typer.Option(help="Host of TWS or the gateway.")]
+Port = Annotated[int | None, typer.Option(help="Port of TWS or the gateway.")]
+ClientId = Annotated[int | None, typer.Option(help="Client id of the connection.")]
+Live = Annotated[bool, typer.Option("--live", help="Allow real money; ibkr.mode must be live as well.")]
+Replay = Annotated[str | None, typer.Option(help="Replay recorded quotes from this CSV file.")]
+Speed = Annotated[float | None, typer.Option(help="How many times faster than recorded.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the simulated market.")]
+JournalFile = Annotated[str | None, typer.Option("--journal", help="The journal file.")]
+LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error.")]
+LogFormat = Annotated[str | None, typer.Option(help="auto, console or json.")]
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one line and an exit code."""
+    try:
+        app()
+    except SettingsError as exc:
+        _fail(f"settings: {exc}")
+    except (FatalError, JournalError) as exc:
+        _fail(str(exc))
+
+
+def _fail(text: str) -> NoReturn:
+    sys.stderr.write(f"ibkr-service: {text}\n")
+    raise SystemExit(EXIT_UNUSABLE)
+
+
+def duration_s(text: str) -> float:
+    """Read `30s`, `5m`, `1h30m` or a plain number of seconds.
+
+    Raises:
+        typer.BadParameter: with the forms that are understood.
+    """
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        text += "s"
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
+        raise typer.BadParameter(f"{text!r} is not a duration: write 30s, 5m or 1h30m")
+    return sum(float(number) * UNITS_S[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", text))
+
+
+@app.command()
+def run(  # noqa: PLR0913 - each is an option
+    *,
+    settings: SettingsFile = None,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Trade on an embedded simulated gateway.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Add a strategy that trades, and tell the story.")] = False,
+    for_: Annotated[str | None, typer.Option("--for", help="End in order after this long, such as 30s.")] = None,
+    mode: Mode = None,
+    host: Host = None,
+    port: Port = None,
+    client_id: ClientId = None,
+    live: Live = False,
+    replay: Replay = None,
+    speed: Speed = None,
+    seed: Seed = None,
+    journal: JournalFile = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
+) -> None:
+    """Run the service until SIGTERM or SIGINT."""
+    overrides = {
+        "ibkr.mode": "simulated" if simulate else mode,
+        "ibkr.host": host,
+        "ibkr.port": port,
+        "ibkr.client_id": client_id,
+        "simulator.replay": replay,
+        "simulator.speed": speed,
+        "simulator.seed": seed,
+        "journal.path": journal,
+        "log.level": log_level or ("error" if demo else None),
+        "log.format": log_format,
+    }
+    if simulate and mode not in {None, "simulated"}:
+        raise typer.BadParameter(f"--simulate and --mode {mode} contradict each other")
+    length_s = duration_s(for_) if for_ is not None else None
+    chosen = load_settings(settings, environ=os.environ, overrides=overrides, live_flag=live)
+    if demo and not chosen.strategies:
+        chosen = chosen.model_copy(update={"strategies": (DEMO,)})
+    clock = SystemClock()
+    log.configure(chosen.log.level, chosen.log.format, now=clock.now)
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - a strategy beside settings.toml is found, as with python -m
+    story = Story(Console())
+    simulator = chosen.simulator if chosen.ibkr.mode == "simulated" else None
+    if demo and simulator is not None:
+        story.announce(simulator.seed)
+    code = daemon.run(
+        daemon.Daemon(
+            config=config_of(chosen),
+            specs=specs_of(chosen),
+            clock=clock,
+            simulator=simulator,
+            duration_s=length_s,
+            observer=story.tell if demo else lambda _event: None,
+            at_end=story.end if demo else lambda _app: None,
+        )
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def check(  # noqa: PLR0913 - each is an option
+    *,
+    settings: SettingsFile = None,
+    mode: Mode = None,
+    host: Host = None,
+    port: Port = None,
+    client_id: ClientId = None,
+    live: Live = False,
+) -> None:
+    """Print the effective settings, and whether the gateway answers."""
+    overrides = {"ibkr.mode": mode, "ibkr.host": host, "ibkr.port": port, "ibkr.client_id": client_id}
+    chosen = load_settings(settings, environ=os.environ, overrides=overrides, live_flag=live)
+    specs_of(chosen)
+    log.configure("error", "console", now=SystemClock().now)
+    table = Table("key", "value", "from")
+    for key, value, origin in describe(chosen):
+        table.add_row(key, value, origin)
+    console = Console()
+    console.print(table)
+    if chosen.ibkr.mode == "simulated":
+        console.print("gateway: simulated mode starts its own; nothing to reach")
+        return
+    with asyncio.Runner(loop_factory=daemon.loop_factory()) as runner:
+        try:
+            report = runner.run(daemon.probe(config_of(chosen).session))
+        except ServiceError as exc:
+            console.print(f"gateway: [red]no[/red] - {exc}", soft_wrap=True)
+            raise typer.Exit(1) from None
+    console.print(f"gateway: [green]yes[/green] - {report}", soft_wrap=True)
+
+
+@app.command()
+def simulate(  # noqa: PLR0913 - each is an option
+    *,
+    settings: SettingsFile = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; keep it loopback.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 is a free one.", min=0, max=65_535)] = 7497,
+    seed: Seed = None,
+    replay: Replay = None,
+    speed: Speed = None,
+) -> None:
+    """Run the simulated gateway alone, until SIGTERM or SIGINT."""
+    overrides = {"simulator.seed": seed, "simulator.replay": replay, "simulator.speed": speed}
+    chosen = load_settings(settings, environ=os.environ, overrides=overrides, live_flag=_is_live(settings))
+    with asyncio.Runner(loop_factory=daemon.loop_factory()) as runner:
+        try:
+            runner.run(_simulate(chosen.simulator, host, port))
+        except OSError as exc:
+            _fail(f"cannot listen on {host}:{port}: {exc.strerror or exc}")
+
+
+async def _simulate(simulator: SimulatorSettings, host: str, port: int) -> None:
+    stop = asyncio.Event()
+    with _stopping(stop):
+        async with daemon.embedded_gateway(simulator, SystemClock(), host, port) as server:
+            sys.stdout.write(f"listening on {host}:{server.port}\n")
+            sys.stdout.flush()
+            await stop.wait()
+
+
+@contextmanager
+def _stopping(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+@app.command()
+def journal(
+    *,
+    settings: SettingsFile = None,
+    path: Annotated[Path | None, typer.Option("--journal", help="The journal file (default: journal.path).")] = None,
+) -> None:
+    """Print the journal in its canonical form: one JSON line per fact. Works beside a running service."""
+    if path is None:
+        path = Path(
+            load_settings(settings, environ=os.environ, overrides={}, live_flag=_is_live(settings)).journal.path
+        )
+    database = open_readonly(path)
+    try:
+        for line in export(database):
+            sys.stdout.write(line + "\n")
+    finally:
+        database.close()
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    sys.stdout.write(f"ibkr-service {__version__}\n")
+
+
+def _is_live(settings: Path | None) -> bool:
+    """Whether the settings say live; a command that never trades needs no flag for it."""
+    try:
+        load_settings(settings, environ=os.environ, overrides={}, live_flag=True)
+    except SettingsError:
+        return False
+    return True

@@ -1,0 +1,215 @@
+"""Misfortunes between the gateway and IB, and in what the gateway says."""
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from ibkr_service.sim import Faults, Gateway, GatewayConfig, Server
+from ibkr_service.sim.rawclient import AAPL, RawClient, stock
+
+
+@pytest.fixture
+async def gateway():
+    """A gateway that closes."""
+    gateway = Gateway(GatewayConfig(seed=5))
+    yield gateway
+    gateway.close()
+
+
+@pytest.fixture
+def faults(gateway) -> Faults:
+    """Its faults; no socket is needed."""
+    return Server(gateway, "127.0.0.1", 0).faults
+
+
+@pytest.fixture
+async def client(gateway):
+    """A connected client."""
+    return RawClient(gateway)
+
+
+def subscribe(client, req_id=3):
+    """A market data line."""
+    client.ask(1, 11, req_id, *stock(), 0, "", 0, 0, "")
+
+
+async def test_a_cut_stops_ticks_and_holds_orders(gateway, faults, client):
+    """1100; orders and questions wait; afterwards everything goes on."""
+    subscribe(client)
+    faults.cut()
+    assert client.errors() == [(-1, 1100)]
+    client.forget()
+    client.place(1)
+    client.ask(9, 8, 5, *stock(), 0, "", "", "")
+    await asyncio.sleep(5)
+    assert client.messages[1:] == []
+    client.ask(49, 1)
+    assert client.of(49)
+    faults.restore(data_kept=True)
+    assert client.errors() == [(-1, 1102)]
+    assert client.of(10)
+    await asyncio.sleep(1)
+    assert client.statuses(1)[-1] == "Filled"
+    assert client.of(1)
+
+
+async def test_fills_during_a_cut_are_reported_afterwards(gateway, faults, client):
+    """What was at the exchange goes on there."""
+    client.ask(61, 1)
+    client.place(1)
+    faults.cut()
+    await asyncio.sleep(1)
+    assert len(gateway.executions) == 1
+    assert client.of(11) == client.of(61) == []
+    faults.restore(data_kept=True)
+    kinds = [message[0] for message in client.messages if message[0] in {"3", "11", "59", "61"}]
+    assert kinds == ["3", "3", "11", "3", "59", "61"]
+    assert client.statuses(1) == ["PreSubmitted", "Submitted", "Filled"]
+
+
+async def test_reports_may_be_lost_for_good(gateway, faults, client):
+    """As IB sometimes does: only a question brings them to light."""
+    client.place(1)
+    faults.cut()
+    await asyncio.sleep(1)
+    faults.restore(data_kept=True, lose_reports=True)
+    assert client.of(11) == []
+    client.ask(7, 3, 9, 0, "", "", "", "", "", "")
+    assert len(client.of(11)) == 1
+
+
+async def test_data_lost_drops_subscriptions_silently(gateway, faults, client):
+    """1101: no ticks, the line is free, and its cancel is 300."""
+    subscribe(client)
+    faults.cut()
+    faults.restore(data_kept=False)
+    assert client.errors() == [(-1, 1100), (-1, 1101)]
+    client.forget()
+    await asyncio.sleep(5)
+    assert client.messages[1:] == []
+    client.ask(2, 2, 3)
+    assert client.errors() == [(3, 300)]
+    subscribe(client)
+    assert client.of(1)
+
+
+async def test_an_order_held_by_a_cut_is_placed_though_its_client_has_left(gateway, faults, client):
+    """The gateway had it."""
+    faults.cut()
+    client.place(1)
+    client.ask(9, 8, 5, *stock(), 0, "", "", "")
+    client.session.lost()
+    faults.restore(data_kept=True)
+    await asyncio.sleep(1)
+    assert [order.status.value for order in gateway.completed_orders] == ["Filled"]
+
+
+async def test_who_connects_during_an_outage_is_told(gateway, faults):
+    """1100 and 2103 after the notices."""
+    faults.cut()
+    faults.farm_down()
+    assert RawClient(gateway).errors() == [(-1, 2103), (-1, 1100)]
+
+
+async def test_a_broken_farm_stops_ticks_only(gateway, faults, client):
+    """2103 and 2104; orders go through."""
+    subscribe(client)
+    faults.farm_down()
+    client.forget()
+    client.place(1)
+    await asyncio.sleep(1)
+    assert client.of(1) == []
+    assert client.statuses(1)[-1] == "Filled"
+    faults.farm_up()
+    await asyncio.sleep(1)
+    assert client.of(1)
+
+
+async def test_requests_are_ignored_always_or_a_number_of_times(gateway, faults, client):
+    """By any spelling of the name."""
+    faults.ignore("positions")
+    faults.ignore("reqCurrentTime", times=2)
+    faults.ignore("placeOrder", times=1)
+    for _ in range(3):
+        client.ask(61, 1)
+        client.ask(49, 1)
+    client.place(1)
+    client.place(2)
+    assert client.of(62) == []
+    assert len(client.of(49)) == 1
+    assert list(gateway.exchange.orders) == [(1, 2)]
+    faults.heal()
+    client.ask(61, 1)
+    assert client.of(62)
+
+
+async def test_answers_are_lost(gateway, faults, client):
+    """The order is filled, and nobody hears of it."""
+    faults.lose("execDetails", times=1)
+    faults.lose("orderStatus")
+    client.place(1)
+    client.place(2)
+    await asyncio.sleep(1)
+    assert len(gateway.executions) == 2
+    assert len(client.of(11)) == 1
+    assert client.of(3) == []
+    assert len(client.of(59)) == 2
+
+
+async def test_ids_are_rolled_back(gateway, faults, client):
+    """The next valid id is one that has been used; using it is 103."""
+    client.place(5)
+    await asyncio.sleep(1)
+    faults.roll_back_ids(3)
+    client.ask(8, 1, 1)
+    assert client.of(9)[-1][2] == "3"
+    faults.roll_back_ids(100)
+    client.ask(8, 1, 1)
+    assert client.of(9)[-1][2] == "1"
+    client.place(5)
+    assert client.errors() == [(5, 103)]
+
+
+async def test_the_next_order_is_refused(gateway, faults, client):
+    """With any code, once."""
+    faults.reject_next(10349, "whatever")
+    client.place(1)
+    client.place(2)
+    assert client.errors() == [(1, 10349)]
+    assert list(gateway.exchange.orders) == [(1, 2)]
+    client.place(3, orderType="LMT", lmtPrice=Decimal(1))
+    faults.reject_next()
+    client.place(3, orderType="LMT", lmtPrice=Decimal(2))
+    assert client.errors()[-1] == (3, 201)
+    assert gateway.exchange.orders[1, 3].ticket.limit == 1
+
+
+async def test_a_false_cancel_is_an_error_for_an_order_that_lives(gateway, faults, client):
+    """It is filled afterwards."""
+    faults.false_cancel(10349)
+    client.place(1)
+    assert client.errors() == [(1, 10349)]
+    await asyncio.sleep(1)
+    assert client.statuses(1)[-1] == "Filled"
+    assert gateway.positions()[0].contract.con_id == AAPL
+
+
+async def test_every_status_is_said_twice(gateway, faults, client):
+    """As IB does."""
+    faults.duplicate_status()
+    client.place(1)
+    await asyncio.sleep(1)
+    assert client.statuses(1) == ["PreSubmitted"] * 2 + ["Submitted"] * 2 + ["Filled"] * 2
+
+
+def test_nothing_by_that_name():
+    """A misspelt fault fails the test that uses it."""
+
+    async def misspell():
+        gateway = Gateway(GatewayConfig())
+        with pytest.raises(ValueError, match="positons"):
+            Server(gateway, "", 0).faults.ignore("positons")
+        gateway.close()
+
+    asyncio.run(misspell())

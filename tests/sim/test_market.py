@@ -1,0 +1,118 @@
+"""The market in motion, and the clock that moves it."""
+
+import asyncio
+from datetime import UTC, date, datetime
+
+import pytest
+
+from ibkr_service.sim.clock import GatewayClock
+from ibkr_service.sim.contracts import Universe
+from ibkr_service.sim.market import CHANGES_PER_WAKE_MAX, Market
+from ibkr_service.sim.pricing import Prices
+from ibkr_service.sim.walk import RandomWalk
+
+STARTED_AT = datetime(2026, 11, 23, 14, 30, tzinfo=UTC)
+UNIVERSE = Universe(date(2026, 11, 23))
+AAPL = UNIVERSE.stocks[265598]
+
+
+def make_market(speed: float = 1.0) -> Market:
+    clock = GatewayClock(asyncio.get_running_loop(), started_at=STARTED_AT, speed=speed)
+    return Market(clock, Prices(UNIVERSE, RandomWalk(0), STARTED_AT))
+
+
+async def test_gateway_time_runs_at_its_speed():
+    """A hundred times faster: a minute of the loop is a hundred of the gateway."""
+    clock = GatewayClock(asyncio.get_running_loop(), started_at=STARTED_AT, speed=100)
+    come = []
+    clock.call_later(300, lambda: come.append(clock.seconds()))
+    clock.call_at(600, lambda: come.append(clock.seconds()))
+    await asyncio.sleep(60)
+    assert clock.seconds() == pytest.approx(6000)
+    assert clock.now() == clock.at(clock.seconds())
+    assert come == [pytest.approx(300), pytest.approx(600)]
+
+
+async def test_a_closed_clock_calls_nobody():
+    """Timers set before and after are cancelled alike."""
+    clock = GatewayClock(asyncio.get_running_loop(), started_at=STARTED_AT)
+    come = []
+    clock.call_later(1, lambda: come.append("before"))
+    cancelled = clock.call_later(0.5, lambda: come.append("cancelled"))
+    cancelled.cancel()
+    clock.close()
+    clock.call_later(1, lambda: come.append("after"))
+    await asyncio.sleep(5)
+    assert come == []
+
+
+@pytest.mark.parametrize("speed", [0, -1, float("inf"), float("nan")])
+async def test_a_clock_needs_a_speed(speed):
+    """Time does not stand still and does not run backwards."""
+    with pytest.raises(ValueError, match="speed"):
+        GatewayClock(asyncio.get_running_loop(), started_at=STARTED_AT, speed=speed)
+
+
+async def test_a_clock_needs_a_zone():
+    """A naive date means nothing."""
+    with pytest.raises(ValueError, match="time zone"):
+        GatewayClock(asyncio.get_running_loop(), started_at=datetime(2026, 1, 1))  # noqa: DTZ001  the point of the test
+
+
+async def test_watchers_see_the_same_quotes_in_order():
+    """Two who watch the same instrument are told the same."""
+    market, seen, other = make_market(), [], []
+    watch = market.watch(AAPL, seen.append)
+    market.watch(AAPL, other.append)
+    await asyncio.sleep(10)
+    assert seen == other
+    assert 39 <= len(seen) <= 41
+    assert [quote.at for quote in seen] == sorted(quote.at for quote in seen)
+    assert market.quote(AAPL) == seen[-1]
+    watch.close()
+    await asyncio.sleep(1)
+    assert len(other) > len(seen)
+
+
+async def test_the_path_does_not_depend_on_watchers():
+    """Who begins to watch late sees what the others see."""
+    early, late = make_market(), make_market()
+    seen, seen_late = [], []
+    early.watch(AAPL, seen.append)
+    await asyncio.sleep(5)
+    late.watch(AAPL, seen_late.append)
+    await asyncio.sleep(5)
+    assert seen[-len(seen_late) :] == seen_late
+
+
+async def test_nothing_moves_that_nobody_watches():
+    """When the last watch is closed its timer goes, and the feed is forgotten."""
+    market = make_market()
+    watch = market.watch(AAPL, lambda _quote: None)
+    watch.close()
+    watch.close()
+    assert repr(market) == "<Market [0 instruments watched]>"
+    assert market.clock._timers == {}
+
+
+async def test_a_watch_closed_while_a_change_is_delivered_is_told_nothing_more():
+    """Not even the change that is just being delivered."""
+    market, told = make_market(), []
+    watches = [market.watch(AAPL, lambda _quote: (told.append("first"), watches[1].close()))]
+    watches.append(market.watch(AAPL, lambda _quote: told.append("second")))
+    await asyncio.sleep(1)
+    assert set(told) == {"first"}
+
+
+async def test_a_loop_that_is_far_behind_skips_changes():
+    """It conflates, it does not starve the loop: after a pause only so many changes come at once."""
+    market, seen = make_market(), []
+    market.watch(AAPL, seen.append)
+    (feed,) = market._feeds.values()
+    feed._timer.cancel()
+    feed._timer = None
+    await asyncio.sleep(1000)
+    feed.wake()
+    await asyncio.sleep(1)
+    assert CHANGES_PER_WAKE_MAX < len(seen) <= CHANGES_PER_WAKE_MAX + 5
+    assert seen[-1].at >= market.clock.seconds() - 1
