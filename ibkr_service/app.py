@@ -170,6 +170,7 @@ class App:
         self.stop = asyncio.Event()
         self.stop_reason = "asked to stop"
         self.ready = asyncio.Event()
+        self._changed = asyncio.Event()  # some order has a new state
         self.journal = Journal(config.journal_path, config.durability)
         self._observer = observer
         self._desks: list[Desk] = []
@@ -254,15 +255,11 @@ class App:
         try:
             async with asyncio.timeout(limit_s):
                 while any(self.book.alive_orders()):
-                    await self._one_more_event()
+                    self._changed.clear()
+                    await self._changed.wait()
         except TimeoutError:
             left = [order.ref for order in self.book.alive_orders()]
             log.warning("open orders not confirmed as cancelled", orders=left)
-
-    async def _one_more_event(self) -> None:
-        recorded = self.hub.recorded
-        while self.hub.recorded == recorded:
-            await asyncio.sleep(0.05)
 
     async def _pump(self) -> None:
         """Move events from the inbox into the hub; let others run between batches."""
@@ -300,6 +297,7 @@ class App:
             else:
                 self.ready.clear()
         elif isinstance(event, ev.OrderChanged):
+            self._changed.set()
             for desk in self._desks:
                 desk.observe(event)
         narrate.say(event)

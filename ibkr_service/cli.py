@@ -1,7 +1,7 @@
 """The command line: `run`, `check`, `simulate`, `journal`.
 
-Options override the environment, which overrides the file. A mistake in any of them is one line on standard error and exit code 2, before
-anything was started.
+Options override the environment, which overrides the file. A mistake in any of them is one line on standard error and
+exit code 2, before anything was started.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def run(  # noqa: PLR0913 - each is an option
 
 
 @app.command()
-def check(  # noqa: PLR0913 - each is an option
+def check(
     *,
     settings: SettingsFile = None,
     mode: Mode = None,
@@ -176,7 +176,7 @@ def check(  # noqa: PLR0913 - each is an option
 
 
 @app.command()
-def simulate(  # noqa: PLR0913 - each is an option
+def simulate(
     *,
     settings: SettingsFile = None,
     host: Annotated[str, typer.Option(help="Address to listen on; keep it loopback.")] = "127.0.0.1",

@@ -1,8 +1,9 @@
 """The process around the service: event loop, signals, the embedded gateway of simulated mode, the end.
 
-SIGTERM and SIGINT ask for an orderly shutdown; after the first one the previous handlers come back, so that a second really kills.
-In simulated mode without a gateway elsewhere, one is started on a free loopback port, and its journal is its own: the simulated
-broker forgets everything with the process, so a journal kept across runs would only disagree with it.
+SIGTERM and SIGINT ask for an orderly shutdown; after the first one the previous handlers come back, so that a second
+really kills. In simulated mode without a gateway elsewhere, one is started on a free loopback port, and its journal is
+its own: the simulated broker forgets everything with the process, so a journal kept across runs would only disagree
+with it.
 """
 
 from __future__ import annotations
@@ -66,11 +67,13 @@ def run(daemon: Daemon) -> int:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Make uvloop's loops where there is a uvloop."""
     if sys.platform == "win32":
         return None
     import uvloop  # noqa: PLC0415 - not on every platform
 
-    return uvloop.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 async def _serve(daemon: Daemon) -> tuple[int, list[str]]:
@@ -189,7 +192,8 @@ async def probe(config: SessionConfig) -> str:
         ib.teardown()
     names = ", ".join(mask_account(a) for a in accounts)
     version = ib.client.decoder.serverVersion
-    return f"{config.host}:{config.port}, server version {version}, accounts {names}; orders would name {mask_account(account)}"
+    where = f"{config.host}:{config.port}, server version {version}"
+    return f"{where}, accounts {names}; orders would name {mask_account(account)}"
 
 
 def _fresh_simulated_journal(path: Path) -> Path:

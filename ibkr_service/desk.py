@@ -1,5 +1,6 @@
-"""What a strategy holds: `desk.watch`, `desk.events()`, `desk.submit`, `desk.cancel`, `desk.finished`, `desk.book`,
-`desk.params`.
+"""What a strategy holds.
+
+`desk.watch`, `desk.events()`, `desk.submit`, `desk.cancel`, `desk.finished`, `desk.book`, `desk.params`.
 
 `submit` is one readable function with no `await` in it, so that nothing can come between the check and the act: risk,
 journal, wire. A key
@@ -37,7 +38,10 @@ log = structlog.get_logger("ibkr_service.desk")
 
 
 class Wire(Protocol):
-    """The narrow thing a desk places orders on. Everything but `con_id` is synchronous and acts at once or not at all."""
+    """The narrow thing a desk places orders on.
+
+    Everything but `con_id` is synchronous and acts at once or not at all.
+    """
 
     def check_can_place(self) -> str:
         """The account that an order would name; raises `NotReady` or `Paced` if none can leave now."""
@@ -115,8 +119,9 @@ class Desk:
         return self._hub.book
 
     async def events(self) -> AsyncIterator[ev.Event]:
-        """Everything that concerns this strategy, for as long as it lives: `Recovered` first, then facts in order,
-        ticks newest-wins.
+        """Everything that concerns this strategy, for as long as it lives.
+
+        `Recovered` first, then facts in order, ticks newest-wins.
 
         Raises:
             DeskClosed: the strategy was stopped.
@@ -216,8 +221,9 @@ class Desk:
         self._hub.record(ev.OrderSent(at=self._clock.now(), session=session, ref=order.ref, order_id=order_id))
 
     def cancel(self, ref: str) -> None:
-        """Want an order gone. Accepted in any state of the link; sent now, or first thing when the orders are known
-        again.
+        """Want an order gone.
+
+        Accepted in any state of the link; sent now, or first thing when the orders are known again.
 
         Raises:
             UnknownOrder: this service has no such order, or it belongs to another strategy.
@@ -296,7 +302,10 @@ class Desk:
         self._no_orders_because = why
 
     def close(self, why: str) -> None:
-        """Stop everything: no more events, no more orders; what was watched is watched no longer. Orders stay as they are."""
+        """Stop everything: no more events, no more orders; what was watched is watched no longer.
+
+        Orders stay as they are.
+        """
         if self._closed_because is not None:
             return
         self._closed_because = why

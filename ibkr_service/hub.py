@@ -39,7 +39,10 @@ UNSAVED_MAX = 100_000  # facts waiting for the disk: some hours of a busy accoun
 
 
 class UnsavedOverflow(ServiceError):
-    """The disk refused so many facts that the process cannot hold them: it stops, and fetches them again at the next start."""
+    """The disk refused so many facts that the process cannot hold them.
+
+    It stops, and fetches them again at the next start.
+    """
 
 
 @dataclass(eq=False)
@@ -147,7 +150,10 @@ class Hub:
                 log.warning("journal takes writes again; nothing was lost")
 
     def _concerns(self, subscriber: Subscriber, event: ev.Event) -> bool:
-        """Whether a strategy reads this event: its own orders, what it watches, and what the whole account must know."""
+        """Whether a strategy reads this event.
+
+        Its own orders, what it watches, and what the whole account must know.
+        """
         match event:
             case ev.Tick() | ev.Gap() | ev.Resumed() | ev.SubscriptionFailed():
                 return event.instrument in subscriber.watched

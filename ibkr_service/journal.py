@@ -165,21 +165,25 @@ def _open(path: Path, durability: Durability) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     db = sqlite3.connect(path, isolation_level=None)  # each INSERT commits by itself
     try:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise JournalError(
-                f"journal {path} was written by a newer ibkr_service (schema {version}, here {SCHEMA_VERSION}): upgrade"
-            )
+        _check(db, path)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"PRAGMA synchronous={'FULL' if durability == 'power' else 'NORMAL'}")
-        if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise sqlite3.DatabaseError("it is corrupt")
         db.executescript(_SCHEMA)
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse what is not a sound journal of this version or an earlier one."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        newer = f"schema {version}, here {SCHEMA_VERSION}"
+        raise JournalError(f"journal {path} was written by a newer ibkr_service ({newer}): upgrade")
+    if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise sqlite3.DatabaseError("it is corrupt")
 
 
 def _lock(path: Path) -> IO[str]:

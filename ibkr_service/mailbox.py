@@ -23,7 +23,7 @@ Deliverable = ev.Event
 
 
 class _Bell:
-    """Lets one reader wait until somebody rings. (An `asyncio.Event` without the waiter list.)"""
+    """Lets one reader wait until somebody rings. (An `asyncio.Event` without the waiter list)."""
 
     def __init__(self) -> None:
         self._waiter: asyncio.Future[None] | None = None

@@ -11,14 +11,14 @@ from ibkr_service.core.orders import UNCERTAIN
 log = structlog.get_logger("ibkr_service.events")
 
 
-def say(event: ev.Event) -> None:  # noqa: C901, PLR0912 - one row per kind of event, as in a table
+def say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per kind of event, as in a table
     """Log an event that a person wants to know of."""
     match event:
         case ev.LinkChanged(after=Link.READY):
-            log.info("link READY", before=event.before.name, session=event.session)
+            log.info("link", state="READY", before=event.before.name, session=event.session)
         case ev.LinkChanged():
             say_so = log.warning if event.before is Link.READY else log.info
-            say_so(f"link {event.after.name}", before=event.before.name, why=event.why, session=event.session)
+            say_so("link", state=event.after.name, before=event.before.name, why=event.why, session=event.session)
         case ev.SessionOpened():
             log.info("connected", server_version=event.server_version, client_id=event.client_id, account=event.account)
         case ev.OrderSubmitted():
@@ -26,9 +26,9 @@ def say(event: ev.Event) -> None:  # noqa: C901, PLR0912 - one row per kind of e
         case ev.OrderErrored():
             log.warning("broker on order", ref=event.ref, code=event.code, text=event.text, meaning=event.meaning)
         case ev.OrderChanged() if event.after in UNCERTAIN:
-            log.error(f"order {event.after.name}", ref=event.ref, before=event.before.name, why=event.why)
+            log.error("order", state=event.after.name, ref=event.ref, before=event.before.name, why=event.why)
         case ev.OrderChanged():
-            log.info(f"order {event.after.name}", ref=event.ref, filled=str(event.filled), why=event.why)
+            log.info("order", state=event.after.name, ref=event.ref, filled=str(event.filled), why=event.why)
         case ev.OrderNotSent():
             log.warning("order not sent", ref=event.ref, reason=event.reason)
         case ev.Fill():

@@ -73,7 +73,8 @@ def load(run: str) -> Strategy:
         found = next(iter(points)).load()
     if not inspect.iscoroutinefunction(found):
         raise StrategyUnusable(f"strategy {run!r} must be an async def function")
-    return found
+    strategy: Strategy = found
+    return strategy
 
 
 def arguments(spec: StrategySpec) -> tuple[Any, ...]:

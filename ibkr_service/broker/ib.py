@@ -76,7 +76,7 @@ class Wrapper(LibraryWrapper):
         if ticker is not None:
             ticker.told_data_type = marketDataId  # the library's own field says "live" before anybody did
 
-    def orderStatus(  # noqa: PLR0913 - the library's signature
+    def orderStatus(  # noqa: PLR0913, PLR0917 - the library's signature
         self,
         orderId: int,
         status: str,
@@ -245,8 +245,9 @@ class IB(ib_insync.IB):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKED_TIMEOUT_MS)
 
     def teardown(self) -> None:
-        """End this connection for good: fail what is pending, drop the socket without waiting for a flush. Safe to
-        call twice.
+        """End this connection for good: fail what is pending, drop the socket without waiting for a flush.
+
+        Safe to call twice.
 
         `disconnect()` would leave every pending future hanging, and a half-open socket open.
         """
@@ -308,7 +309,10 @@ class IB(ib_insync.IB):
             self._sweep()
 
     def _sweep(self) -> None:
-        """Forget requests that were given up; the library keeps them for ever, and some swallow later events (finding 10)."""
+        """Forget requests that were given up.
+
+        The library keeps them for ever, and some swallow later events (finding 10).
+        """
         wrapper = self.wrapper
         for key in [k for k, future in wrapper._futures.items() if future.cancelled()]:  # noqa: SLF001
             for table in (wrapper._futures, wrapper._results, wrapper._reqId2Contract):  # noqa: SLF001
@@ -337,8 +341,9 @@ class IB(ib_insync.IB):
         genericTickList: str = "",
         timeout_s: float = 10.0,
     ) -> Any:
-        """Subscribe to market data and wait for the first usable quote. The subscription stays; end it with
-        `stop_quotes`.
+        """Subscribe to market data and wait for the first usable quote.
+
+        The subscription stays; end it with `stop_quotes`.
 
         Usable: a bid and an ask, or a last price, that is a price. (0 and -1 with size 0 are TWS's ways to say "none".)
 

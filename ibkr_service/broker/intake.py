@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, cast
 
 from ibkr_service.broker import codes, translate
 from ibkr_service.broker.ib import IB
@@ -33,7 +33,7 @@ def guarded(handler: Callable[Concatenate[Intake, P], None]) -> Callable[Concate
         except Exception as exc:  # noqa: BLE001 - anything: the stream must go on, and the doubt must be seen
             self.fault(f"ibkr_service.intake.{handler.__name__}", f"{type(exc).__name__}: {exc}")
 
-    return run
+    return cast("Callable[Concatenate[Intake, P], None]", run)
 
 
 class Intake:
@@ -67,8 +67,7 @@ class Intake:
         self._on_signal = on_signal
         self._on_doubt = on_doubt
         for event, handler in self._wiring():
-            event += handler
-            event.error_event += self.on_handler_error
+            event.connect(handler, self.on_handler_error)
 
     def _wiring(self) -> list[tuple[Any, Callable[..., None]]]:
         ib = self._ib
@@ -86,7 +85,7 @@ class Intake:
     def close(self) -> None:
         """Listen no more: what an old connection still says belongs to nobody."""
         for event, handler in self._wiring():
-            event -= handler
+            event.disconnect(handler, self.on_handler_error)
 
     def fault(self, logger: str, text: str) -> None:
         """Something was not understood, so something may be missing."""
@@ -147,7 +146,10 @@ class Intake:
 
     @guarded
     def on_order(self, order_id: int, contract: Any, order: Any, state: Any) -> None:
-        """An order that the server holds; ours are known by their reference, whoever placed them in whichever session."""
+        """An order that the server holds.
+
+        Ours are known by their reference, whoever placed them in whichever session.
+        """
         if order.orderRef and order.clientId == self.client_id and order_id > 0:
             self.refs[order_id] = order.orderRef
         self.unacknowledged.pop(order.orderRef, None)

@@ -93,7 +93,7 @@ def contract_of(instrument: AnyInstrument, con_id: int = 0) -> Any:
     return contract
 
 
-def instrument_of(contract: Any) -> AnyInstrument:
+def instrument_of(contract: Any) -> AnyInstrument:  # noqa: PLR0911 - one row per security type
     """What a contract from TWS is."""
     symbol, currency = contract.symbol, contract.currency
     trading_class = "" if contract.tradingClass in {symbol, ""} else contract.tradingClass
@@ -210,7 +210,10 @@ def position(at: datetime, session: int, held: Any) -> ev.PositionReported:
 
 
 def tick(at: datetime, session: int, instrument: AnyInstrument, ticker: Any, epoch: int, mono_s: float) -> ev.Tick:
-    """The ticker's fields at this moment, frozen. `data_type` stays "unknown" until the broker has said what it sends."""
+    """The ticker's fields at this moment, frozen.
+
+    `data_type` stays "unknown" until the broker has said what it sends.
+    """
     bid, bid_size = _quote(ticker.bid, ticker.bidSize)
     ask, ask_size = _quote(ticker.ask, ticker.askSize)
     return ev.Tick(

@@ -45,7 +45,10 @@ Cause = Literal["opening", "while_away", "unexplained"]
 
 
 def exec_key(exec_id: str) -> tuple[str, str]:
-    """Split an execId into its identity and its revision: `….01.02` corrects `….01.01` (TWS documentation, Execution)."""
+    """Split an execId into its identity and its revision.
+
+    `….01.02` corrects `….01.01` (TWS documentation, Execution).
+    """
     base, _, revision = exec_id.rpartition(".")
     return (base, revision) if base else (exec_id, "")
 
@@ -107,7 +110,10 @@ class Book:
         return self._done.get(strategy, 0)
 
     def strategy_position(self, strategy: str, instrument: AnyInstrument) -> Decimal:
-        """What a strategy's own orders have filled, net, over all runs; what others hold in the account is not in it."""
+        """What a strategy's own orders have filled, net, over all runs.
+
+        What others hold in the account is not in it.
+        """
         return self._strategy_positions.get((strategy, instrument), ZERO)
 
     def fills_of(self, ref: str) -> list[ev.Fill]:
@@ -150,7 +156,7 @@ class Book:
 
     # --- folding -----------------------------------------------------------------------------------------------------
 
-    def is_news(self, event: ev.Event) -> bool:
+    def is_news(self, event: ev.Event) -> bool:  # noqa: PLR0911 - one row per kind of event
         """Whether an event says anything that the book does not know."""
         match event:
             case ev.Fill():
@@ -338,7 +344,10 @@ class Book:
                 return []
 
     def _spend(self, event: ev.OpenOrderReported | ev.Fill) -> refs.Ref | None:
-        """Remember that a reference which is ours, but not in this journal, has been used: its key is never sent again."""
+        """Remember that a reference which is ours, but not in this journal, has been used.
+
+        Its key is never sent again.
+        """
         parts = refs.parse(event.ref)
         if parts is None or event.client_id != self.client_id or event.ref in self.orders:
             return None

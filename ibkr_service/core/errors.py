@@ -47,7 +47,10 @@ class GatewayUnreachable(GatewayError):
 
 
 class ClientIdInUse(GatewayError):
-    """TWS error 326. The gateway frees an id late (ib_insync #376): retried with the same id, since only it owns our orders."""
+    """TWS error 326. The gateway frees an id late (ib_insync #376).
+
+    Retried with the same id, since only it owns our orders.
+    """
 
 
 class NotLoggedIn(GatewayError):

@@ -83,7 +83,10 @@ class FarmChanged(Fact, frozen=True, kw_only=True, tag="FarmChanged"):
 
 
 class BrokerNotice(Fact, frozen=True, kw_only=True, tag="BrokerNotice"):
-    """Any message of the broker that moves neither the link nor an order. Never swallowed, also with an unknown code."""
+    """Any message of the broker that moves neither the link nor an order.
+
+    Never swallowed, also with an unknown code.
+    """
 
     code: int
     text: str
@@ -92,7 +95,10 @@ class BrokerNotice(Fact, frozen=True, kw_only=True, tag="BrokerNotice"):
 
 
 class LibraryFault(Fact, frozen=True, kw_only=True, tag="LibraryFault"):
-    """A library logged an error: a message that could not be decoded, a handler that raised. Data may be lost: reconcile."""
+    """A library logged an error: a message that could not be decoded, a handler that raised.
+
+    Data may be lost: reconcile.
+    """
 
     logger: str
     text: str
@@ -131,7 +137,10 @@ class Tick(Fact, frozen=True, kw_only=True, tag="Tick"):
 
 
 class Gap(Fact, frozen=True, kw_only=True, tag="Gap"):
-    """From `since` on this stream is not to be trusted: what was unread of it is gone, what comes next has a new epoch."""
+    """From `since` on this stream is not to be trusted.
+
+    What was unread of it is gone, what comes next has a new epoch.
+    """
 
     instrument: AnyInstrument
     reason: str
@@ -213,7 +222,10 @@ class OpenOrderReported(Fact, frozen=True, kw_only=True, tag="OpenOrderReported"
 
 
 class OrderErrored(Fact, frozen=True, kw_only=True, tag="OrderErrored"):
-    """An error message named an order. `meaning` is codes.py's reading of it; only the server's status settles anything."""
+    """An error message named an order.
+
+    `meaning` is codes.py's reading of it; only the server's status settles anything.
+    """
 
     ref: str
     code: int
@@ -248,8 +260,9 @@ class OrderChanged(Fact, frozen=True, kw_only=True, tag="OrderChanged"):
 
 
 class Fill(Fact, frozen=True, kw_only=True, tag="Fill"):
-    """An execution, once. `exec_id` is the broker's key; `signed` is positive for a buy. `ref` is empty if the order
-    is not ours.
+    """An execution, once.
+
+    `exec_id` is the broker's key; `signed` is positive for a buy. `ref` is empty if the order is not ours.
 
     `executed_at` is the exchange's time; `recovered` says that we learned of it by asking, not as it happened.
     """
@@ -275,7 +288,10 @@ class Fill(Fact, frozen=True, kw_only=True, tag="Fill"):
 
 
 class CommissionReported(Fact, frozen=True, kw_only=True, tag="CommissionReported"):
-    """What an execution cost; may come late, early or never. `realized_pnl` is None where the broker leaves it unset."""
+    """What an execution cost; may come late, early or never.
+
+    `realized_pnl` is None where the broker leaves it unset.
+    """
 
     exec_id: str
     commission: Decimal
@@ -287,7 +303,10 @@ class CommissionReported(Fact, frozen=True, kw_only=True, tag="CommissionReporte
 
 
 class PositionReported(Fact, frozen=True, kw_only=True, tag="PositionReported"):
-    """What the broker says an account holds; 0 when a position is closed. `average_cost` includes the multiplier, as in TWS."""
+    """What the broker says an account holds; 0 when a position is closed.
+
+    `average_cost` includes the multiplier, as in TWS.
+    """
 
     account: str
     con_id: int
@@ -297,7 +316,10 @@ class PositionReported(Fact, frozen=True, kw_only=True, tag="PositionReported"):
 
 
 class PositionAdjusted(Fact, frozen=True, kw_only=True, tag="PositionAdjusted"):
-    """The ledger was brought to the broker's position without a fill; `cause` says why that is right, or that nobody knows."""
+    """The ledger was brought to the broker's position without a fill.
+
+    `cause` says why that is right, or that nobody knows.
+    """
 
     account: str
     con_id: int
@@ -317,8 +339,9 @@ class AccountValueReported(Fact, frozen=True, kw_only=True, tag="AccountValueRep
 
 
 class Snapshot(Fact, frozen=True, kw_only=True, tag="Snapshot"):
-    """One complete, verified look at the broker: everything it holds, asked for (`asked_at`) and answered in one
-    session.
+    """One complete, verified look at the broker.
+
+    Everything it holds, asked for (`asked_at`) and answered in one session.
 
     `positions` are (account, conId, quantity); `open_refs` are our references among the open orders, `completed` our
     references among today's completed orders with their final status. Fills and positions were delivered one by one

@@ -30,11 +30,11 @@ class Instrument(msgspec.Struct, frozen=True, eq=False, tag_field="kind"):
         if read is None:
             names = [name for name in self.__struct_fields__ if name not in ROUTING]
             _IDENTITY[kind] = read = attrgetter(*names)
-        return read(self)  # type: ignore[no-any-return]  # a tuple, since every kind has several fields
+        return read(self)
 
     def __eq__(self, other: object) -> bool:
         # The same object nearly always: this is asked for every tick.
-        return self is other or (type(self) is type(other) and self.identity == other.identity)  # type: ignore[attr-defined]
+        return self is other or (type(self) is type(other) and self.identity == other.identity)
 
     def __hash__(self) -> int:
         return hash(self.identity)
@@ -67,7 +67,10 @@ class Forex(Instrument, frozen=True, eq=False, tag="Forex"):
 
 
 class Option(Instrument, frozen=True, eq=False, tag="Option"):
-    """An option. `expiry` is `YYYYMMDD`, `strike` in `currency`, `multiplier` in units of the underlying per contract."""
+    """An option. `expiry` is `YYYYMMDD`.
+
+    `strike` in `currency`, `multiplier` in units of the underlying per contract.
+    """
 
     symbol: str
     expiry: str

@@ -219,7 +219,10 @@ RESOLUTION_SIGNALS: Mapping[Resolution, OrderSignal] = MappingProxyType(
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A wish that we have committed to. `ref` is its name everywhere, TWS included; `order_id` means something in `session` only."""
+    """A wish that we have committed to.
+
+    `ref` is its name everywhere, TWS included; `order_id` means something in `session` only.
+    """
 
     ref: str
     key: str

@@ -1,7 +1,7 @@
 """A world: the unmodified service, the unmodified ib_insync and the simulated gateway on one `SimLoop`.
 
-Nights pass in milliseconds, and twice in the same way. Tests that are coroutines use `World` on the loop they run on; steps of a story,
-which are plain functions, use `StoryWorld`, whose verbs advance the clock: `world.advance(30)`.
+Nights pass in milliseconds, and twice in the same way. Tests that are coroutines use `World` on the loop they run on;
+steps of a story, which are plain functions, use `StoryWorld`, whose verbs advance the clock: `world.advance(30)`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class WorldConfig:
 class World:
     """Service and gateway on the running loop. Use as an async context manager.
 
-    The brokerage behind the gateway outlives the service: `restart_service` is what a crash of the machine looks like from there.
+    The brokerage behind the gateway outlives the service: `restart_service` is what a crash of the machine looks like
+    from there.
     """
 
     def __init__(self, config: WorldConfig) -> None:
@@ -211,7 +212,8 @@ class StoryWorld:
     def begin(self, **session: object) -> None:
         """Start gateway and service, the session's settings changed as given."""
         if session:
-            self.config.session = replace(self.config.session, **session)  # type: ignore[arg-type]  # names are checked there
+            # mypy cannot see that the names are fields; replace() checks them.
+            self.config.session = replace(self.config.session, **session)  # type: ignore[arg-type]
         world = World(self.config)
         self._world = self.loop.run_until_complete(world.__aenter__())
 

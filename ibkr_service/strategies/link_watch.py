@@ -1,5 +1,6 @@
-"""A strategy that reacts to the link: it says what the line and its streams do, and how long each outage was. It
-never trades.
+"""A strategy that reacts to the link: it says what the line and its streams do, and how long each outage was.
+
+It never trades.
 
 The pattern is useful in any strategy: decisions only while the link is READY, nothing carried over a gap.
 """

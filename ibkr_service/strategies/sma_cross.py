@@ -1,5 +1,6 @@
-"""A moving-average cross that trades one instrument: long above, flat (or short) below. An example of structure, not
-advice.
+"""A moving-average cross that trades one instrument: long above, flat (or short) below.
+
+An example of structure, not advice.
 
 What it shows: it begins from `Recovered` and the book instead of from zero, so that a restart does not double its
 position; it names each wish with a key; it keeps one order under way at most; it forgets its averages at a `Gap`,

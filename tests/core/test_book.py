@@ -70,7 +70,8 @@ def shown(text="Submitted", ref="ibs.r.1.s.00000000", session=1, client_id=1, pe
 def look(positions=(), open_refs=(), completed=(), session=1, after_s=60.0):
     at = AT + timedelta(seconds=after_s)
     return ev.Snapshot(
-        at=at, session=session, asked_at=at, accounts=(ACCOUNT,), positions=tuple((ACCOUNT, c, D(q)) for c, q in positions),
+        at=at, session=session, asked_at=at, accounts=(ACCOUNT,),
+        positions=tuple((ACCOUNT, con_id, D(quantity)) for con_id, quantity in positions),
         open_refs=tuple(open_refs), completed=tuple(completed), orders_visible=True,
     )  # fmt: skip
 

@@ -11,8 +11,8 @@ from ibkr_service.sim.contracts import (
     Combo,
     ContractSpec,
     LegSpec,
-    UnknownContract,
     Universe,
+    UnknownContract,
     read_spec,
 )
 from ibkr_service.sim.wire import FieldError, Fields

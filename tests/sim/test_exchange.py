@@ -6,11 +6,11 @@ from decimal import Decimal
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ibkr_service.sim.rawclient import AAPL, EURUSD, MSFT, RawClient, combo, contract, forex, stock
 
 from ibkr_service.sim import Gateway, GatewayConfig
 from ibkr_service.sim.loop import SimLoop
 from ibkr_service.sim.orders import DONE, TRANSITIONS, IllegalMove, Move, Order, Status
+from ibkr_service.sim.rawclient import AAPL, EURUSD, MSFT, RawClient, combo, contract, forex, stock
 
 CASH = Decimal(1_000_000)
 

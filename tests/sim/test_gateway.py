@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ibkr_service.sim.rawclient import AAPL, EURUSD, MSFT, RawClient, combo, contract, forex, stock
 
 from ibkr_service.sim import Gateway, GatewayConfig, ReplayError, ReplayFile
 from ibkr_service.sim.gateway import HANDLERS
 from ibkr_service.sim.loop import SimLoop
 from ibkr_service.sim.messages import NO_REQUEST_ID, NO_VERSION_FIELD, Answer, Request, named, request_id_of
+from ibkr_service.sim.rawclient import AAPL, EURUSD, MSFT, RawClient, combo, contract, forex, stock
 from ibkr_service.sim.wire import frame
 
 

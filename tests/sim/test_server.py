@@ -17,7 +17,7 @@ TIMEOUT_S = 10
 @pytest.fixture
 async def server():
     """A gateway, twenty times faster than life."""
-    server = await serve(Gateway(GatewayConfig(speed=20, requests_per_second_max=0, write_buffer_bytes_max=200_000)))
+    server = await serve(Gateway(GatewayConfig(speed=20, requests_per_second_max=0, write_buffer_bytes_max=1_000_000)))
     yield server
     await server.close()
     assert server.gateway.clock._timers == {}
@@ -133,11 +133,13 @@ async def test_a_client_that_does_not_read_is_dropped(server):
     async with dial(server) as client, dial(server, client_id=2) as other:
         await client.hear_until(9)
         client.writer.transport.pause_reading()
+        connection = next(iter(server.connections))
+        for _ in range(60):
+            client.ask(9, 8, 5, 0, "AAPL", "OPT", *[""] * 13)  # about a third of a megabyte each
+            await asyncio.sleep(0.001)
         async with asyncio.timeout(TIMEOUT_S):
-            while any(session.client_id == 1 for session in server.gateway.sessions):
-                for _ in range(50):
-                    client.ask(9, 8, 5, 0, "AAPL", "OPT", *[""] * 13)
-                await asyncio.sleep(0)
+            await connection.lost.wait()
+        assert [session.client_id for session in server.gateway.sessions] == [2]
         await other.hear_until(9)
 
 
@@ -208,7 +210,7 @@ async def test_a_stalled_line_with_too_much_to_say_ends_when_it_thaws(server):
         await client.hear_until(9)
         server.faults.stall()
         (session,) = server.gateway.sessions
-        for _ in range(3000):
+        for _ in range(10_000):
             session.error(-1, 2104, "x" * 100)
         while not await is_silent(client):
             pass
