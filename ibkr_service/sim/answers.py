@@ -30,7 +30,7 @@ def notice(code: int, text: str, version: int) -> bytes:
     return error(FREE_TEXT_ID, code, text, version)
 
 
-# --- the session ------------------------------------------------------------------------------------------------------
+# --- the session ----------------------------------------------------------------------------------------------------
 
 
 def managed_accounts(codes: Iterable[str]) -> bytes:
@@ -48,7 +48,7 @@ def current_time(epoch_s: int) -> bytes:
     return frame(Answer.CURRENT_TIME, 1, epoch_s)
 
 
-# --- market data ------------------------------------------------------------------------------------------------------
+# --- market data ----------------------------------------------------------------------------------------------------
 
 
 def tick_price(req_id: int, kind: int, price: Decimal, size: Decimal) -> bytes:
@@ -95,7 +95,7 @@ def snapshot_end(req_id: int) -> bytes:
     return frame(Answer.TICK_SNAPSHOT_END, 1, req_id)
 
 
-# --- fills ------------------------------------------------------------------------------------------------------------
+# --- fills ----------------------------------------------------------------------------------------------------------
 
 
 def exec_details(req_id: int, execution: Execution) -> bytes:
@@ -141,7 +141,7 @@ def commission_report(execution: Execution) -> bytes:
     )
 
 
-# --- accounts ---------------------------------------------------------------------------------------------------------
+# --- accounts -------------------------------------------------------------------------------------------------------
 
 
 def _contract_of_position(contract: Contract) -> list[Value]:

@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Pass bytes on, soon; too many of them unread end the connection."""
-        if self._transport is None or self._is_closing:
+        if self._transport is None or self._is_closing or self._transport.is_closing():
             return
         waiting = self._outbox_bytes + len(data) + self._transport.get_write_buffer_size()
         if waiting > self._server.gateway.config.write_buffer_bytes_max:
@@ -130,10 +130,12 @@ class Connection(asyncio.Protocol):
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        if self._outbox and self._transport is not None and not self._server.is_stalled:
-            data = b"".join(self._outbox)
-            self._outbox.clear()
-            self._outbox_bytes = 0
+        if not self._outbox or self._transport is None or self._server.is_stalled:
+            return
+        data = b"".join(self._outbox)
+        self._outbox.clear()
+        self._outbox_bytes = 0
+        if not self._transport.is_closing():  # uvloop's transports refuse a write to a line that is gone
             self._transport.write(data)
 
     def _forget(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 import os
 import subprocess
 import sys
@@ -33,7 +34,7 @@ async def client(gateway):
     return RawClient(gateway)
 
 
-# --- the session -------------------------------------------------------------------------------------------------------
+# --- the session ----------------------------------------------------------------------------------------------------
 
 
 async def test_a_session_starts_as_tws_starts_it(gateway):
@@ -120,7 +121,7 @@ async def test_small_questions_are_answered(gateway, client):
     assert client.messages[1:] == [["49", "1", str(epoch)], ["9", "1", "1"], ["15", "1", "DU1234567"]]
 
 
-# --- nonsense ----------------------------------------------------------------------------------------------------------
+# --- nonsense -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("request_", sorted(set(Request) - set(HANDLERS) - {Request.START_API}))
@@ -236,7 +237,7 @@ async def test_a_read_only_gateway_refuses_orders():
     gateway.close()
 
 
-# --- contracts ---------------------------------------------------------------------------------------------------------
+# --- contracts ------------------------------------------------------------------------------------------------------
 
 
 async def test_contract_details_have_the_exact_layout(gateway, client):
@@ -286,7 +287,7 @@ async def test_market_rules_and_symbols_are_answered(gateway, client):
     assert client.errors() == [(-1, 321)]
 
 
-# --- market data -------------------------------------------------------------------------------------------------------
+# --- market data ----------------------------------------------------------------------------------------------------
 
 
 def subscribe(client, req_id, instrument=None, *, snapshot=0):
@@ -314,7 +315,7 @@ async def test_only_what_has_changed_is_sent(gateway, client):
     subscribe(client, 3, forex())
     await asyncio.sleep(60)
     bids = [message[4] for message in client.of(1) if message[3] == "1"]
-    assert all(a != b for a, b in zip(bids, bids[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(bids))
 
 
 async def test_a_snapshot_ends(gateway, client):
@@ -375,7 +376,7 @@ async def test_lines_are_limited_and_unknown_contracts_have_none():
     gateway.close()
 
 
-# --- orders: who sees what ---------------------------------------------------------------------------------------------
+# --- orders: who sees what ------------------------------------------------------------------------------------------
 
 
 async def test_a_client_sees_its_own_orders_and_the_master_sees_all():
@@ -451,7 +452,7 @@ async def test_global_cancel_cancels_everybodys_orders(gateway, client):
     assert other.statuses(1)[-1] == "Cancelled"
 
 
-# --- accounts ----------------------------------------------------------------------------------------------------------
+# --- accounts -------------------------------------------------------------------------------------------------------
 
 
 async def test_account_updates_are_downloaded_and_then_pushed(gateway, client):
@@ -544,7 +545,7 @@ async def test_multi_account_updates_are_answered(gateway, client):
     assert client.errors() == [(8, 321)]
 
 
-# --- replay ------------------------------------------------------------------------------------------------------------
+# --- replay ---------------------------------------------------------------------------------------------------------
 
 RECORDING = "timestamp,bid,ask\n2013-01-01 22:00:00+00:00,1.30,1.31\n2013-01-01 22:00:10+00:00,1.32,1.33\n"
 
@@ -579,7 +580,7 @@ async def test_a_recording_of_something_that_is_not_listed_is_refused(tmp_path):
         Gateway(GatewayConfig(replay=(ReplayFile(path),)))
 
 
-# --- the same again ----------------------------------------------------------------------------------------------------
+# --- the same again -------------------------------------------------------------------------------------------------
 
 
 async def script(chunk: int = 0, seed: int = 3) -> bytes:
@@ -633,7 +634,7 @@ def test_the_same_seed_gives_the_same_bytes_in_every_process():
     assert outputs == {digest() + "\n"}
 
 
-# --- names -------------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------------------------
 
 
 def test_messages_have_names_in_any_spelling():

@@ -1,7 +1,8 @@
 """The real, unmodified ib_insync against the simulated gateway: over real TCP, on uvloop, and in virtual time.
 
 Goal: what the library decodes is what happened, and it never logs an error of its own. Method: one scenario per test,
-run on all three networks (conftest.py); a fixture fails the test on any ERROR of the library's decoder and wrapper that the test has not announced.
+run on all three networks (conftest.py); a fixture fails the test on any ERROR of the library's decoder and wrapper that
+the test has not announced.
 """
 
 import asyncio
@@ -308,13 +309,11 @@ async def test_everything_is_there_after_a_restart_of_the_gateway(server, ib):
 async def test_a_taken_client_id(server, ib, expected_errors):
     """326, and the first client notices nothing."""
     expected_errors.add(326)
-    errors = []
-    with pytest.raises((TimeoutError, ConnectionError, asyncio.TimeoutError)):
-        asyncio.set_event_loop(asyncio.get_running_loop())
-        from ib_insync import IB
+    from ib_insync import IB
 
-        second = IB()
-        second.errorEvent += lambda req_id, code, *_: errors.append((req_id, code))
+    errors, second = [], IB()
+    second.errorEvent += lambda req_id, code, *_: errors.append((req_id, code))
+    with pytest.raises((TimeoutError, asyncio.TimeoutError)):
         await second.connectAsync("127.0.0.1", server.port, clientId=1, timeout=0.5)
     assert (-1, 326) in errors
     assert ib.isConnected()

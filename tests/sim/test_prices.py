@@ -1,5 +1,6 @@
 """Where prices come from: the walk, recordings, options and combos."""
 
+import itertools
 import math
 import random
 from datetime import UTC, date, datetime, timedelta
@@ -40,7 +41,7 @@ def test_the_path_is_a_random_walk():
     steps = [path.at(n + 1) - path.at(n) for n in range(20_000)]
     assert abs(sum(steps) / len(steps)) < 0.03
     assert abs(sum(step**2 for step in steps) / len(steps) - 1) < 0.05
-    assert abs(sum(a * b for a, b in zip(steps, steps[1:], strict=False)) / len(steps)) < 0.03
+    assert abs(sum(a * b for a, b in itertools.pairwise(steps)) / len(steps)) < 0.03
 
 
 @pytest.mark.parametrize("contract", [AAPL, EURUSD], ids=["stock", "forex"])
@@ -115,7 +116,10 @@ def write(tmp_path, text, name="eurusd-quotes.csv"):
 
 
 HISTDATA = "20200101 170000065,1.121200,1.121720,0\n20200101 170010447,1.121200,1.121920,0\n"
-TRUEFX = "timestamp,bid,ask\n2013-01-01 22:00:00.295000+00:00,86.655,86.728\n2013-01-01 22:02:35.907000+00:00,86.657,86.728\n"
+TRUEFX = """timestamp,bid,ask
+2013-01-01 22:00:00.295000+00:00,86.655,86.728
+2013-01-01 22:02:35.907000+00:00,86.657,86.728
+"""
 
 
 def test_histdata_stamps_are_new_york_standard_time(tmp_path):

@@ -110,7 +110,7 @@ async def test_a_stopped_server_refuses_and_starts_again(server):
     """Stopping and starting twice is harmless."""
     await server.stop()
     await server.stop()
-    with pytest.raises(OSError, match="."):
+    with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", server.port)
     await server.start()
     await server.start()
@@ -135,7 +135,8 @@ async def test_a_client_that_does_not_read_is_dropped(server):
         client.writer.transport.pause_reading()
         connection = next(iter(server.connections))
         for _ in range(60):
-            client.ask(9, 8, 5, 0, "AAPL", "OPT", *[""] * 13)  # about a third of a megabyte each
+            if not client.writer.transport.is_closing():
+                client.ask(9, 8, 5, 0, "AAPL", "OPT", *[""] * 13)  # about a third of a megabyte each
             await asyncio.sleep(0.001)
         async with asyncio.timeout(TIMEOUT_S):
             await connection.lost.wait()
@@ -160,7 +161,7 @@ async def test_refuse_turns_new_clients_away_and_accept_takes_them_again(server)
     async with dial(server) as client:
         await client.hear_until(9)
         server.faults.refuse()
-        with pytest.raises(OSError, match="."):
+        with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", server.port)
         client.ask(49, 1)
         await client.hear_until(49)
@@ -239,7 +240,7 @@ async def test_run_gateway_runs_until_it_is_stopped():
             await client.hear_until(9)
             stop.set()
             assert await client.is_hung_up_on()
-    with pytest.raises(OSError, match="."):
+    with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", server.port)
 
 

@@ -1,0 +1,1 @@
+"""A package, since eventkit installs one of the same name: the nearer one wins."""
