@@ -9,6 +9,8 @@ import pytest
 
 from ibkr_service.sim.loop import SimLoop
 
+pytest_plugins = ["tests.bdd.stage", "tests.bdd.steps"]  # fixtures and steps that the features share
+
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item

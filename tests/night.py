@@ -1,4 +1,7 @@
-"""Eight virtual hours with two refused and two lost connections; prints a digest of the journal. Run as a script by test_determinism."""
+"""Eight virtual hours with two refused and two lost connections; prints real seconds and a digest of the journal.
+
+`test_determinism` runs it in processes of its own: `python -m tests.night FOLDER`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import math
 import sys
 from datetime import timedelta
 from pathlib import Path
+from time import perf_counter
 
 from ibkr_service import log
 from ibkr_service.core import events as ev
@@ -19,15 +23,15 @@ from ibkr_service.supervisor import StrategySpec
 from tests.world import EPOCH, World, WorldConfig
 
 HOURS_S = 8 * 3600.0
-SMA = StrategySpec("sma", sma_cross, {"instrument": "EUR.USD", "quantity": "20000", "fast": 10, "slow": 40, "short": True})
+SMA = StrategySpec("sma", sma_cross, {"instrument": "EUR.USD", "quantity": "20000", "fast": 5, "slow": 15, "short": True})
 
 
 def write_recording(path: Path) -> None:
-    """A quote every five seconds for eight hours: two waves, so that the averages cross."""
+    """A quote every ten seconds for eight hours: two waves, so that the averages cross."""
     rows = ["timestamp,bid,ask"]
-    for n in range(int(HOURS_S / 5) + 1):
-        mid = 1.1 + 0.002 * math.sin(n / 150) + 0.0005 * math.sin(n / 17)
-        at = EPOCH + timedelta(seconds=5 * n)
+    for n in range(int(HOURS_S / 10) + 1):
+        mid = 1.1 + 0.002 * math.sin(n / 75) + 0.0005 * math.sin(n / 8)
+        at = EPOCH + timedelta(seconds=10 * n)
         rows.append(f"{at:%Y-%m-%d %H:%M:%S}+00:00,{mid - 0.00005:.5f},{mid + 0.00005:.5f}")
     path.write_text("\n".join(rows) + "\n")
 
@@ -60,5 +64,7 @@ async def night(folder: Path) -> list[str]:
 
 if __name__ == "__main__":
     log.configure("error", "json", stream=sys.stderr)
+    began_s = perf_counter()
     lines = run(night(Path(sys.argv[1])))
-    sys.stdout.write(f"{len(lines)} {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()}\n")
+    took_s = perf_counter() - began_s
+    sys.stdout.write(f"{took_s:.2f} {len(lines)} {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()}\n")

@@ -9,6 +9,7 @@ The object belongs to its connection, which keeps it alive: eventkit holds bound
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, cast
@@ -60,6 +61,7 @@ class Intake:
         self.client_id = -1
         self.refs: dict[int, str] = {}  # order id -> our reference, in this session
         self.unacknowledged: dict[str, float] = {}  # reference -> loop time at which it was sent
+        self.order_sent = asyncio.Event()
         self._ib = ib
         self._clock = clock
         self._put = put
@@ -86,6 +88,11 @@ class Intake:
         """Listen no more: what an old connection still says belongs to nobody."""
         for event, handler in self._wiring():
             event.disconnect(handler, self.on_handler_error)
+
+    def sent(self, ref: str) -> None:
+        """An order left; the broker should acknowledge it."""
+        self.unacknowledged[ref] = asyncio.get_running_loop().time()
+        self.order_sent.set()
 
     def fault(self, logger: str, text: str) -> None:
         """Something was not understood, so something may be missing."""

@@ -357,14 +357,18 @@ class Session:
 
     async def _stay_acked(self, connection: Connection) -> None:
         """An order that nobody acknowledges in time is looked for; the book then says what became of it."""
-        loop, waiting = asyncio.get_running_loop(), connection.intake.unacknowledged
+        loop, waiting, limit_s = asyncio.get_running_loop(), connection.intake.unacknowledged, self.config.ack_timeout_s
         while True:
-            await asyncio.sleep(1.0)
-            late = [ref for ref, sent_s in waiting.items() if loop.time() - sent_s > self.config.ack_timeout_s]
-            for ref in late:
-                log.warning("order not acknowledged; looking for it", ref=ref, timeout_s=self.config.ack_timeout_s)
-                del waiting[ref]
-                connection.look_soon()
+            await connection.intake.order_sent.wait()
+            connection.intake.order_sent.clear()
+            while waiting:
+                # In the order of sending, so the first is due first.
+                ref, sent_s = next(iter(waiting.items()))
+                await asyncio.sleep(max(0.0, sent_s + limit_s - loop.time()))
+                if waiting.get(ref) == sent_s:
+                    log.warning("order not acknowledged; looking for it", ref=ref, timeout_s=limit_s)
+                    del waiting[ref]
+                    connection.look_soon()
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
@@ -417,7 +421,7 @@ class Session:
         # Straight to the client: the library's own trade book would add nothing but log texts and false states.
         ib.client.placeOrder(order_id, contract, translate.order_of(order.intent, order.ref, order.account))
         connection.intake.refs[order_id] = order.ref
-        connection.intake.unacknowledged[order.ref] = asyncio.get_running_loop().time()
+        connection.intake.sent(order.ref)
         return order_id, connection.number
 
     def cancel(self, order: Order) -> bool:

@@ -1,0 +1,116 @@
+"""Steps that all features share: the service begins, time passes, the service ends."""
+
+from __future__ import annotations
+
+from pytest_bdd import given, parsers, then, when
+
+from ibkr_service.core.events import LinkChanged
+from ibkr_service.core.instrument import parse
+from ibkr_service.sim.messages import Request
+from tests.bdd.stage import Story
+
+UNIT_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
+READY_WITHIN_S = 5.0
+FIRST_QUOTE_WITHIN_S = 10.0
+
+# --- beginnings ------------------------------------------------------------------------------------------------------
+
+
+@given("the gateway is not running")
+def _no_gateway(story: Story) -> None:
+    """Nobody listens at the port."""
+    story.config.gateway_starts = False
+
+
+@given("the service is READY")
+def _ready(story: Story) -> None:
+    """Gateway and service run, and everything is verified."""
+    story.raise_curtain()
+    story.until_ready(READY_WITHIN_S)
+
+
+@given(parsers.parse("a strategy watches {name}"))
+def _watching(story: Story, name: str) -> None:
+    """The trader receives quotes of an instrument."""
+    instrument = parse(name)
+    story.do(lambda _world: story.trader.desk.watch(instrument))
+    story.until(
+        lambda: story.trader.desk.quote(instrument) is not None, FIRST_QUOTE_WITHIN_S, f"the first quote of {name}"
+    )
+
+
+@when("the service starts")
+def _start(story: Story) -> None:
+    """Start it with the settings that the story has named."""
+    story.raise_curtain()
+
+
+@when("the gateway starts")
+def _start_gateway(story: Story) -> None:
+    """Let the gateway listen from now on."""
+    story.start_gateway()
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+@given(parsers.re(r"(?P<count>\d+) (?P<unit>second|minute|hour)s? (pass|passes|have passed)$"))
+@when(parsers.re(r"(?P<count>\d+) (?P<unit>second|minute|hour)s? (pass|passes|have passed)$"))
+def _pass(story: Story, count: str, unit: str) -> None:
+    """Let virtual time pass."""
+    story.advance(int(count) * UNIT_S[unit])
+
+
+# --- how the line is -------------------------------------------------------------------------------------------------
+
+
+@then(parsers.parse("the service becomes READY within {seconds:d} seconds"))
+def _becomes_ready(story: Story, seconds: int) -> None:
+    """READY is reached in time."""
+    story.until_ready(seconds)
+
+
+@then(parsers.parse("the link is {state}"))
+def _link_is(story: Story, state: str) -> None:
+    """The book says so."""
+    assert story.world.app.book.link.name == state
+
+
+@then("the service was never READY")
+def _never_ready(story: Story) -> None:
+    """No strategy began, no order could leave."""
+    assert "READY" not in link_states(story)
+    assert not story.trader.was_started
+
+
+def link_states(story: Story) -> list[str]:
+    """Return the states that the link went through, as recorded."""
+    return [change.after.name for change in story.world.of(LinkChanged)]
+
+
+# --- endings ---------------------------------------------------------------------------------------------------------
+
+
+@when("the operator stops the service")
+def _stop(story: Story) -> None:
+    """Ask for an orderly end, as SIGTERM does."""
+    story.exit_code = story.run(story.world.stop_service())
+
+
+@then(parsers.parse("the service ends by itself with exit code {code:d}"))
+def _ends(story: Story, code: int) -> None:
+    """Nobody asked it to."""
+    story.await_end()
+    assert story.exit_code == code
+
+
+@then(parsers.parse("the service has ended with exit code {code:d}"))
+def _has_ended(story: Story, code: int) -> None:
+    """It was asked to."""
+    assert story.exit_code == code
+
+
+@then("the gateway has seen no order")
+def _no_order(story: Story) -> None:
+    """Not one request to place an order arrived, whatever became of it."""
+    assert story.asked(Request.PLACE_ORDER) == 0
