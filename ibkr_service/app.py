@@ -36,7 +36,7 @@ from ibkr_service.journal import Durability, Journal
 from ibkr_service.log import library_alarms
 from ibkr_service.mailbox import Inbox
 from ibkr_service.settings import Settings
-from ibkr_service.supervisor import StrategySpec, Supervisor, load
+from ibkr_service.supervisor import StrategySpec, Supervisor, arguments, load
 from ibkr_service.watchdog import Watchdog
 
 log = structlog.get_logger("ibkr_service")
@@ -109,12 +109,12 @@ def config_of(settings: Settings) -> AppConfig:
 
 
 def specs_of(settings: Settings) -> list[StrategySpec]:
-    """Load the strategies that the settings name.
+    """Load the strategies that the settings name, and check their parameters.
 
     Raises:
-        StrategyUnusable: one cannot be found.
+        StrategyUnusable: one cannot be found, or its parameters do not fit.
     """
-    return [
+    specs = [
         StrategySpec(
             name=s.name,
             function=load(s.run),
@@ -125,6 +125,9 @@ def specs_of(settings: Settings) -> list[StrategySpec]:
         )
         for s in settings.strategies
     ]
+    for spec in specs:
+        arguments(spec)
+    return specs
 
 
 def check_fitness() -> None:
@@ -296,6 +299,8 @@ class App:
                 self._send_wanted_cancels()
             else:
                 self.ready.clear()
+        elif isinstance(event, ev.Snapshot):
+            self._send_wanted_cancels()
         elif isinstance(event, ev.OrderChanged):
             self._changed.set()
             for desk in self._desks:
@@ -304,15 +309,14 @@ class App:
         self._observer(event)
 
     def _send_wanted_cancels(self) -> None:
-        """A cancel is desired state: what could not be sent before goes first now."""
+        """A cancel is desired state: what could not be sent before, or did not work, goes first now."""
         for order in self.book.alive_orders():
             if order.cancel_wanted:
                 self.session.cancel(order)
 
     def _library_alarm(self, logger: str, text: str) -> None:
         if logger.startswith(TELLING_LOGGERS):
-            self.inbox.put(ev.LibraryFault(at=self.clock.now(), logger=logger, text=text))
-            self.session.look_soon()
+            self.session.library_fault(logger, text)
 
 
 async def _end(task: asyncio.Task[None], name: str, limit_s: float) -> None:

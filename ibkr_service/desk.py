@@ -195,7 +195,10 @@ class Desk:
                 "order refused", strategy=self.name, limit=refusal.limit, allowed=refusal.allowed, asked=refusal.asked
             )
             raise refusal
-        account = intent.account or self._wire.check_can_place()
+        default_account = self._wire.check_can_place()  # before the journal: a key is not spent on what cannot leave
+        account = intent.account or default_account
+        if account not in self.book.accounts:
+            raise Refused("account", "one of this login's", "another")
         ref = self._refs.next(self.name, key)
         self._hub.commit(
             ev.OrderSubmitted(at=now, ref=ref, key=key, strategy=self.name, account=account, intent=intent)

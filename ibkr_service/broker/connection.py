@@ -129,10 +129,10 @@ class Connection:
         ib = self.ib
         answers = _Answers(ib, timeout_s)
         positions = await answers.get("positions", ib.reqPositionsAsync)
-        open_refs: list[str] = []
+        open_orders: list[tuple[str, int]] = []
         completed: list[Any] = []
         if orders:
-            open_refs = await answers.get("open orders", ib.reqAllOpenOrdersAsync, key="openOrders")
+            open_orders = await answers.get("open orders", ib.reqAllOpenOrdersAsync, key="openOrders")
             completed = await answers.get("completed orders", lambda: ib.reqCompletedOrdersAsync(False))
         await answers.get("account updates", lambda: ib.reqAccountUpdatesAsync(self.account))
         # After the orders: an execution must find its order in our book.
@@ -151,7 +151,8 @@ class Connection:
             positions=tuple(
                 (p.account, p.contract.conId, translate.decimal(float(p.position))) for p in positions if p.position
             ),
-            open_refs=tuple(ref for ref in open_refs if ref),
+            open_refs=tuple(ref for ref, _ in open_orders if ref),
+            open_perm_ids=tuple(perm_id for _, perm_id in open_orders),
             completed=tuple((order.orderRef, state.status) for _, order, state in completed if order.orderRef),
             orders_visible=orders,
         )

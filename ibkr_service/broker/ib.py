@@ -22,7 +22,7 @@ import socket
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import ib_insync
 import structlog
@@ -49,6 +49,7 @@ log = structlog.get_logger("ibkr_service.broker")
 T = TypeVar("T")
 
 KEEPALIVE_IDLE_S = 10
+TOO_OLD = "version must be"  # the library's words for a gateway below MinClientVersion, told on apiError alone
 UNACKED_TIMEOUT_MS = 20_000  # the kernel gives up on unacknowledged bytes after this long (TCP_USER_TIMEOUT)
 
 
@@ -65,6 +66,9 @@ class Wrapper(LibraryWrapper):
     """Passes on what the broker says about orders, untouched; leaves the rest to the library."""
 
     ib: IB
+
+    def connectAck(self) -> None:
+        self.ib.handshakeEvent.emit(self.ib.client.serverVersion())
 
     def tcpDataArrived(self) -> None:
         self.ib.last_byte_s = asyncio.get_running_loop().time()
@@ -100,8 +104,15 @@ class Wrapper(LibraryWrapper):
         self.ib.client.updateReqId(orderId + 1)
         listed = self._results.get("openOrders")
         if listed is not None:
-            listed.append(order.orderRef)
+            listed.append((order.orderRef, order.permId))
         self.ib.serverOrderEvent.emit(orderId, contract, order, orderState)
+
+    def contractDetails(self, reqId: int, contractDetails: Any) -> None:
+        # As above: a late answer finds no container.
+        if reqId in self._results:
+            super().contractDetails(reqId, contractDetails)
+
+    bondContractDetails = contractDetails  # noqa: N815 - the library's name
 
     def completedOrder(self, contract: Any, order: Any, orderState: Any) -> None:
         # A late answer finds no container; the library would raise KeyError for each (ib_insync #683).
@@ -155,6 +166,7 @@ class IB(ib_insync.IB):
         self.executionEvent = Event("executionEvent")
         self.commissionEvent = Event("commissionEvent")
         self.messageEvent = Event("messageEvent")
+        self.handshakeEvent = Event("handshakeEvent")
         self.last_byte_s = asyncio.get_running_loop().time()
         self.wrapper = Wrapper(self)
         self.client = Client(self.wrapper, max_rate_per_s)
@@ -179,56 +191,38 @@ class IB(ib_insync.IB):
         Raises:
             GatewayUnreachable: nobody listens, or the peer closed or kept silent before the handshake was done.
             ClientIdInUse: 326. NotLoggedIn: handshake done, but no account or order id followed.
-            VersionUnsupported: the gateway's protocol is outside what the decoder knows.
+            VersionUnsupported: the gateway's protocol is outside what the decoder knows. After each, the socket is
+            closed and this object is used up.
         """
-        failure: list[GatewayError] = []
-        where = f"{host}:{port}"
-        loop = asyncio.get_running_loop()
-        scope = asyncio.timeout(timeout)
-
-        def fail(error: GatewayError) -> None:
-            if not failure:
-                failure.append(error)
-                scope.reschedule(loop.time())
-
-        def on_message(_request: int, code: int, text: str, _json: str) -> None:
-            if code == CLIENT_ID_IN_USE:
-                fail(ClientIdInUse(f"client id {clientId} is in use at {where}: {text}"))
-
-        def on_closed(text: str) -> None:
-            fail(GatewayUnreachable(f"{where} closed the connection during the handshake{': ' + text if text else ''}"))
-
-        self.messageEvent += on_message
-        self.client.conn.disconnected += on_closed
-        self.wrapper.clientId = clientId
         try:
-            async with scope:
-                await self.client.connectAsync(host, port, clientId, timeout=None)
-        except OSError as exc:  # a TimeoutError is one too
-            if failure:
-                raise failure[0] from None
-            if not isinstance(exc, TimeoutError):
-                raise GatewayUnreachable(f"nobody listens at {where} ({exc.strerror or exc})") from exc
-            if self.client.serverVersion():
-                raise NotLoggedIn(
-                    f"the gateway at {where} sent no account or order id within {timeout:g} s: is it logged in?"
-                ) from None
-            raise GatewayUnreachable(
-                f"{where} accepts connections but did not answer the handshake within {timeout:g} s"
-            ) from None
-        finally:
-            self.messageEvent -= on_message
-            self.client.conn.disconnected -= on_closed
-        self._check_version()
+            await self._connect(host, port, clientId, timeout)
+        except BaseException:
+            self.teardown()
+            raise
         self._watch_the_wire()
         return self
 
-    def _check_version(self) -> None:
-        version = self.client.serverVersion()
-        if not self.client.MinClientVersion <= version <= self.client.MaxClientVersion:
-            raise VersionUnsupported(
-                f"server version {version} is outside {self.client.MinClientVersion}..{self.client.MaxClientVersion}"
-            )
+    async def _connect(self, host: str, port: int, client_id: int, timeout_s: float) -> None:
+        where = f"{host}:{port}"
+        self.wrapper.clientId = client_id
+        with _Handshake(self, where, client_id, timeout_s) as handshake:
+            try:
+                async with handshake.scope:
+                    await self.client.connectAsync(host, port, client_id, timeout=None)
+            except OSError as exc:  # a TimeoutError is one too
+                if handshake.failure is not None:
+                    raise handshake.failure from None
+                if not isinstance(exc, TimeoutError):
+                    raise GatewayUnreachable(f"nobody listens at {where} ({exc.strerror or exc})") from exc
+                if handshake.version:
+                    raise NotLoggedIn(
+                        f"the gateway at {where} sent no account or order id within {timeout_s:g} s: is it logged in?"
+                    ) from None
+                raise GatewayUnreachable(
+                    f"{where} accepts connections but did not answer the handshake within {timeout_s:g} s"
+                ) from None
+            if handshake.failure is not None:
+                raise handshake.failure
 
     def _watch_the_wire(self) -> None:
         """Let the kernel notice a dead peer, and the write buffer stay small enough to see one."""
@@ -259,6 +253,7 @@ class IB(ib_insync.IB):
                 future.set_exception(ConnectionError("Socket disconnect"))
                 future.exception()  # mark as seen: nobody may be waiting
         self.wrapper._futures.clear()  # noqa: SLF001
+        self.client.reset()  # whoever still sends is told "Not connected"
         if transport is not None:
             transport.abort()
 
@@ -298,7 +293,9 @@ class IB(ib_insync.IB):
 
     async def _request(self, what: str, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
         try:
-            return await asyncio.wait_for(call(), timeout_s)
+            # Not wait_for: before Python 3.12 it swallows a cancellation that coincides with the answer.
+            async with asyncio.timeout(timeout_s):
+                return await call()
         except TimeoutError:
             raise RequestTimeout(what, timeout_s) from None
         except LibraryRequestError as exc:
@@ -314,15 +311,23 @@ class IB(ib_insync.IB):
         The library keeps them for ever, and some swallow later events (finding 10).
         """
         wrapper = self.wrapper
-        for key in [k for k, future in wrapper._futures.items() if future.cancelled()]:  # noqa: SLF001
-            for table in (wrapper._futures, wrapper._results, wrapper._reqId2Contract):  # noqa: SLF001
+        for key in [k for k, future in wrapper._futures.items() if future.done()]:  # noqa: SLF001
+            for table in (wrapper._futures, wrapper._reqId2Contract):  # noqa: SLF001
                 table.pop(key, None)
+        for key in wrapper._results.keys() - wrapper._futures.keys():  # noqa: SLF001 - of refused requests, too
+            del wrapper._results[key]  # noqa: SLF001
 
     # --- market data -------------------------------------------------------------------------------------------------
 
     def start_quotes(self, contract: Any, generic_ticks: str = "") -> tuple[int, Any]:
-        """Subscribe; return the request id, which `reqMktData` keeps to itself, and the ticker."""
-        ticker = self.reqMktData(contract, generic_ticks)
+        """Subscribe; return the request id, which `reqMktData` keeps to itself, and the ticker.
+
+        A contract object that is subscribed stays so: the library would overwrite the first request id, and that line
+        could never be cancelled.
+        """
+        ticker = self.wrapper.tickers.get(id(contract))
+        if ticker not in self.wrapper.ticker2ReqId["mktData"]:
+            ticker = self.reqMktData(contract, generic_ticks)
         return self.wrapper.ticker2ReqId["mktData"][ticker], ticker
 
     def stop_quotes(self, contract: Any) -> None:
@@ -353,38 +358,92 @@ class IB(ib_insync.IB):
         Raises:
             BrokerRefused: the broker's error for this request (no permission, unknown contract, line cap …).
             RequestTimeout: no usable quote in time. NotReady: the connection went down. After each, nothing stays
-            subscribed.
+            subscribed that was not before.
         """
-        loop = asyncio.get_running_loop()
-        first: asyncio.Future[Any] = loop.create_future()
-        request, ticker = self.start_quotes(contract, genericTickList)
+        was_subscribed = id(contract) in self.wrapper.tickers
+        try:
+            request, ticker = self.start_quotes(contract, genericTickList)
+        except ConnectionError as exc:
+            self.stop_quotes(contract)
+            raise NotReady(f"{_describe(contract)}: the connection to the gateway is down") from exc
+        if was_subscribed and _has_quote(ticker):
+            return ticker
+        # The library fails it with ConnectionError when the socket is lost, as it does all it has under way.
+        first: asyncio.Future[Any] = self.wrapper.startReq(("first quote", object()))
 
         def on_message(about: int, code: int, text: str, _json: str) -> None:
             if about == request and code in SUBSCRIPTION_FAILURES and not first.done():
                 first.set_exception(BrokerRefused(code, text, _describe(contract)))
 
         def on_update(updated: Any) -> None:
-            if (updated.hasBidAsk() or updated.last > 0) and not first.done():
+            if _has_quote(updated) and not first.done():
                 first.set_result(updated)
-
-        def on_down() -> None:
-            if not first.done():
-                first.set_exception(NotReady(f"{_describe(contract)}: the connection to the gateway is down"))
 
         self.messageEvent += on_message
         ticker.updateEvent += on_update
-        self.disconnectedEvent += on_down
         try:
-            return await asyncio.wait_for(first, timeout_s)
-        except BaseException as exc:
-            self.stop_quotes(contract)
-            if isinstance(exc, TimeoutError):
-                raise RequestTimeout(f"first quote of {_describe(contract)}", timeout_s) from None
+            return await self._request(f"first quote of {_describe(contract)}", lambda: first, timeout_s)
+        except BaseException:
+            if not was_subscribed:
+                self.stop_quotes(contract)
             raise
         finally:
             self.messageEvent -= on_message
             ticker.updateEvent -= on_update
-            self.disconnectedEvent -= on_down
+
+
+class _Handshake:
+    """Listens while a connection is made; the first reason to give up ends `scope` at once and is kept in `failure`."""
+
+    def __init__(self, ib: IB, where: str, client_id: int, timeout_s: float) -> None:
+        self.scope = asyncio.timeout(timeout_s)
+        self.failure: GatewayError | None = None
+        self.version = 0  # the client forgets it when it gives up
+        self._client = ib.client
+        self._where = where
+        self._client_id = client_id
+        self._wiring: list[tuple[Any, Callable[..., None]]] = [
+            (ib.messageEvent, self._on_message),
+            (ib.handshakeEvent, self._on_handshake),
+            (ib.client.apiError, self._on_api_error),
+            (ib.client.conn.disconnected, self._on_closed),
+        ]
+
+    def __enter__(self) -> Self:
+        for event, handler in self._wiring:
+            event.connect(handler)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for event, handler in self._wiring:
+            event.disconnect(handler)
+
+    def _fail(self, error: GatewayError) -> None:
+        if self.failure is None:
+            self.failure = error
+            self.scope.reschedule(asyncio.get_running_loop().time())
+
+    def _on_message(self, _request: int, code: int, text: str, _json: str) -> None:
+        if code == CLIENT_ID_IN_USE:
+            self._fail(ClientIdInUse(f"client id {self._client_id} is in use at {self._where}: {text}"))
+
+    def _on_handshake(self, version: int) -> None:
+        self.version = version
+        lowest, highest = self._client.MinClientVersion, self._client.MaxClientVersion
+        if not lowest <= version <= highest:
+            self._fail(VersionUnsupported(f"server version {version} of {self._where} is outside {lowest}..{highest}"))
+
+    def _on_api_error(self, text: str) -> None:
+        if TOO_OLD in text:
+            self._fail(VersionUnsupported(f"{self._where} is too old: {text}"))
+
+    def _on_closed(self, text: str) -> None:
+        why = f": {text}" if text else ""
+        self._fail(GatewayUnreachable(f"{self._where} closed the connection during the handshake{why}"))
+
+
+def _has_quote(ticker: Any) -> bool:
+    return bool(ticker.hasBidAsk() or ticker.last > 0)
 
 
 def _describe(contract: Any) -> str:

@@ -23,6 +23,8 @@ from ibkr_service.core.link import Signal
 
 P = ParamSpec("P")
 
+FAULTS_TOLD_MAX = 1_000  # different texts remembered; a stream that is broken in more ways is told in full
+
 
 def guarded(handler: Callable[Concatenate[Intake, P], None]) -> Callable[Concatenate[Intake, P], None]:
     """Turn whatever a handler raises into a `LibraryFault`."""
@@ -62,6 +64,8 @@ class Intake:
         self.refs: dict[int, str] = {}  # order id -> our reference, in this session
         self.unacknowledged: dict[str, float] = {}  # reference -> loop time at which it was sent
         self.order_sent = asyncio.Event()
+        self.faults = 0
+        self._faults_told: set[str] = set()
         self._ib = ib
         self._clock = clock
         self._put = put
@@ -95,7 +99,12 @@ class Intake:
         self.order_sent.set()
 
     def fault(self, logger: str, text: str) -> None:
-        """Something was not understood, so something may be missing."""
+        """Something was not understood, so something may be missing. The same one is told once a connection."""
+        self.faults += 1
+        if text in self._faults_told:
+            return
+        if len(self._faults_told) < FAULTS_TOLD_MAX:
+            self._faults_told.add(text)
         self._put(ev.LibraryFault(at=self._clock.now(), session=self.session, logger=logger, text=text))
         self._on_doubt()
 

@@ -40,6 +40,8 @@ class Line:
     state: LineState = LineState.WANTED
     epoch: int = 0
     in_gap: bool = False
+    flowing: bool = False  # ticks were told since the last gap
+    told_code: int | None = None  # the refusal that its watchers know of
     request: int = -1
     contract: Any = None
     due_s: float = 0.0  # loop time at which to look at it again
@@ -60,6 +62,7 @@ class Lines:
         self._lines: dict[AnyInstrument, Line] = {}
         self._by_request: dict[int, Line] = {}
         self._by_ticker: dict[int, Line] = {}  # id of a ticker that its IB keeps alive
+        self._left: dict[AnyInstrument, tuple[int, bool]] = {}  # epoch and gap of lines that nobody watches now
         self._wanted = asyncio.Event()
         self._to_cancel: list[Any] = []
 
@@ -70,8 +73,13 @@ class Lines:
 
     def watch(self, instrument: AnyInstrument) -> None:
         """One more watcher of an instrument."""
-        line = self._lines.setdefault(instrument, Line(instrument))
+        line = self._lines.get(instrument)
+        if line is None:
+            # A gap that began before stays open until ticks come; its epoch goes on counting.
+            epoch, in_gap = self._left.pop(instrument, (0, False))
+            line = self._lines[instrument] = Line(instrument, epoch=epoch, in_gap=in_gap)
         line.watchers += 1
+        line.told_code = None
         self._wanted.set()
 
     def unwatch(self, instrument: AnyInstrument) -> None:
@@ -82,6 +90,8 @@ class Lines:
         line.watchers -= 1
         if line.watchers <= 0:
             del self._lines[instrument]
+            if line.epoch:
+                self._left[instrument] = (line.epoch, line.in_gap)
             if line.contract is not None:
                 self._to_cancel.append(line.contract)
             self._forget(line)
@@ -133,10 +143,11 @@ class Lines:
         return contract
 
     def refused(self, line: Line, code: int, text: str, now_s: float) -> None:
-        """The line cannot be had now; its watchers are told and it is tried again later."""
-        first = line.state is not LineState.FAILED
+        """The line cannot be had now; its watchers are told, once for each reason, and it is tried again later."""
         line.state, line.due_s = LineState.FAILED, now_s + RETRY_S
-        if first:
+        self._break_off(line, f"{text} (code {code})")
+        if line.told_code != code:
+            line.told_code = code
             self._put(
                 ev.SubscriptionFailed(
                     at=self._clock.now(), session=self.session, instrument=line.instrument, code=code, text=text
@@ -158,6 +169,7 @@ class Lines:
             if tick.bid is None and tick.ask is None and tick.last is None:
                 continue  # sizes or a close alone are not yet a quote
             line.state, line.tries = LineState.LIVE, 0
+            line.flowing, line.told_code = True, None
             if line.in_gap:
                 line.in_gap = False
                 self._put(
@@ -169,21 +181,18 @@ class Lines:
 
     def interrupt(self, reason: str) -> None:
         """No stream can be trusted from now on: `Gap` on each that was told to flow."""
-        now = self._clock.now()
         for line in self._lines.values():
-            if line.state is LineState.LIVE and not line.in_gap:
-                line.in_gap = True
-                line.epoch += 1
-                self._put(
-                    ev.Gap(
-                        at=now,
-                        session=self.session,
-                        instrument=line.instrument,
-                        reason=reason,
-                        since=now,
-                        epoch=line.epoch,
-                    )
-                )
+            self._break_off(line, reason)
+
+    def _break_off(self, line: Line, reason: str) -> None:
+        if not line.flowing:
+            return
+        line.flowing, line.in_gap = False, True
+        line.epoch += 1
+        now = self._clock.now()
+        self._put(
+            ev.Gap(at=now, session=self.session, instrument=line.instrument, reason=reason, since=now, epoch=line.epoch)
+        )
 
     def reset(self) -> None:
         """The requests of a dead connection mean nothing any more; all that is wanted is wanted again."""

@@ -6,7 +6,8 @@ requests; it is switched off, and this stands at `client.sendMsg` in its place.
 
 Two limits: `rate_per_s` messages in any second, and an even gap between everything that is not about orders. A part
 of the rate is reserved for orders. A cancel goes first; an order is sent at once or refused (`Paced`), never queued:
-a price that waited is a different wish. The rest waits in order of urgency.
+a price that waited is a different wish. A heartbeat takes the next free place, before further orders: a line that is
+busy with orders must not be taken for dead. The rest waits in order of urgency.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class Pacer:
         return max(1, self.rate_per_s - self.order_share)
 
     def room_for_orders(self) -> int:
-        """How many orders could leave right now. None while a cancel waits: those go first."""
-        if self._queue and self._queue[0][0] == CANCEL:
+        """How many orders could leave right now. None while a cancel or a heartbeat waits: those go first."""
+        if self._queue and self._queue[0][0] <= HEARTBEAT:
             return 0
         return self.rate_per_s - self._in_window()
 
@@ -75,11 +76,13 @@ class Pacer:
         """Send now or as soon as the limits allow.
 
         Raises:
-            Paced: an order, and there is no room now. It was not queued.
+            Paced: an order, and there is no room now. It was not queued. ConnectionError: an order, after `close`.
         """
-        if self._closed:
-            return
         urgency = _URGENCY.get(message.partition("\0")[0], REQUEST)
+        if self._closed:
+            if urgency == ORDER:
+                raise ConnectionError("Not connected")  # the library's words
+            return
         if urgency == ORDER:
             if self.room_for_orders() < 1:
                 raise Paced(f"{self.rate_per_s} messages have left within the last second; try again")
@@ -106,7 +109,7 @@ class Pacer:
                 self._timer = self._loop.call_later(wait_s + WAKE_MARGIN_S, self._drain)
                 return
             urgency, _, message = heapq.heappop(self._queue)
-            if urgency != CANCEL:
+            if urgency > HEARTBEAT:
                 self._credit -= 1
             self._put_on_wire(message)
 
@@ -114,10 +117,10 @@ class Pacer:
         """How long a message of this urgency has to wait, in seconds."""
         now = self._loop.time()
         used = self._in_window()
-        limit = self.rate_per_s if urgency == CANCEL else self._ordinary_rate
+        limit = self.rate_per_s if urgency <= HEARTBEAT else self._ordinary_rate
         if used >= limit:
             return self._sent[used - limit] + WINDOW_S - now
-        if urgency == CANCEL:
+        if urgency <= HEARTBEAT:
             return 0.0
         self._credit = min(BURST, self._credit + (now - self._credit_at) * self._ordinary_rate)
         self._credit_at = now

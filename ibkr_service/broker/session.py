@@ -242,12 +242,12 @@ class Session:
 
     async def _stay_synced(self, connection: Connection) -> None:
         """Look at everything now, and again whenever there is reason to."""
-        failures = 0
+        failures, settle_s = 0, DOUBT_SETTLES_S
         while True:
             if connection.cut:
                 await connection.until_look(self.config.reconcile_interval_s)
                 continue
-            generation, was_ready = connection.generation, connection.ready
+            generation, was_ready, faults = connection.generation, connection.ready, connection.intake.faults
             try:
                 look = await connection.take_look(self.config.request_timeout_s, orders=self._orders_visible)
             except SyncFailed as exc:
@@ -265,7 +265,10 @@ class Session:
             if not was_ready:
                 self._on_synced(connection)
             await asyncio.sleep(0)  # let the hub fold the look before asking what is left unsettled
-            await self._until_next_look(connection)
+            # A look that itself meets what cannot be understood must not cause the next one at once, for ever.
+            met_faults = connection.intake.faults > faults
+            settle_s = min(settle_s * 2, self.config.reconcile_interval_s) if met_faults else DOUBT_SETTLES_S
+            await self._until_next_look(connection, settle_s)
 
     @property
     def _orders_visible(self) -> bool:
@@ -283,11 +286,11 @@ class Session:
         self._put(ev.LinkSignalled(at=at, session=connection.number, signal=Signal.SYNCED, why="everything verified"))
         self.lines.poke()
 
-    async def _until_next_look(self, connection: Connection) -> None:
+    async def _until_next_look(self, connection: Connection, settle_s: float) -> None:
         unsettled = self._book.unsettled()
         await connection.until_look(SECOND_LOOK_S if unsettled else self.config.reconcile_interval_s)
         if connection.ready:
-            await asyncio.sleep(DOUBT_SETTLES_S)
+            await asyncio.sleep(settle_s)
 
     async def _stay_alive(self, connection: Connection) -> None:
         """Ask for the time, one question at a time; give the line up when it is dead or wedged."""
@@ -435,6 +438,7 @@ class Session:
         ):
             return False
         connection.ib.client.cancelOrder(order.order_id, "")
+        connection.intake.sent(order.ref)  # a cancel wants an answer too
         return True
 
     def _live(self) -> Connection:
@@ -447,10 +451,12 @@ class Session:
 
     # --- the inbox's brake -------------------------------------------------------------------------------------------
 
-    def look_soon(self) -> None:
-        """Something is doubtful: compare with the broker soon."""
+    def library_fault(self, logger: str, text: str) -> None:
+        """A library logged an error, so something may be missing: on record, and compared with the broker soon."""
         if self._connection is not None:
-            self._connection.look_soon()
+            self._connection.intake.fault(logger, text)
+        else:
+            self._put(ev.LibraryFault(at=self._clock.now(), logger=logger, text=text))
 
     def pause_reading(self) -> None:
         """The inbox is full: stop taking bytes from the socket."""

@@ -9,6 +9,7 @@ say "nothing" and become None.
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -22,19 +23,26 @@ from ibkr_service.core.orders import Action, Intent
 UNSET_FROM = 1e300  # TWS writes "unset" as the largest double, in several spellings
 
 _DATA_TYPES: dict[int, ev.DataType] = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed_frozen"}
-_ACTIONS: dict[str, Action] = {"BOT": "BUY", "SLD": "SELL", "BUY": "BUY", "SELL": "SELL", "SSHORT": "SELL"}
+_ACTIONS: dict[str, Action] = {
+    "BOT": "BUY",
+    "SLD": "SELL",
+    "BUY": "BUY",
+    "SELL": "SELL",
+    "SSHORT": "SELL",
+    "SLONG": "SELL",
+}
 
 
 def decimal(value: float) -> Decimal:
     """A float from the wire as a Decimal: 10.0 is 10, 1e-05 is 0.00001.
 
     Raises:
-        ValueError: not a finite number.
+        ValueError: not a finite number, or TWS's "unset".
     """
-    if not math.isfinite(value):
+    if not math.isfinite(value) or abs(value) >= UNSET_FROM:
         raise ValueError(f"not a number: {value!r}")
     exact = Decimal(repr(value))
-    return exact.quantize(Decimal(1)) if exact == exact.to_integral_value() else exact.normalize()
+    return Decimal(int(exact)) if exact == exact.to_integral_value() else exact.normalize()
 
 
 def optional_decimal(value: float | None) -> Decimal | None:
@@ -103,7 +111,7 @@ def instrument_of(contract: Any) -> AnyInstrument:  # noqa: PLR0911 - one row pe
             return Stock(symbol, currency)
         case "CASH":
             return Forex(symbol, currency)
-        case "OPT" if contract.right and contract.strike > 0 and len(expiry) == len("YYYYMMDD"):
+        case "OPT" if contract.right and 0 < contract.strike < math.inf and re.fullmatch(r"\d{8}", expiry):
             right: Right = "C" if contract.right.startswith("C") else "P"
             return Option(symbol, expiry, contract.strike, right, contract.multiplier or "100", currency, trading_class)
         case "FUT":
@@ -124,7 +132,7 @@ def order_of(intent: Intent, ref: str, account: str) -> Any:
     """The library's order for an intent, naming its account and our reference."""
     order = ib_insync.Order(
         action=intent.action,
-        totalQuantity=intent.quantity,  # Decimal goes on the wire as typed; a float might not
+        totalQuantity=_plain(intent.quantity),
         orderType=intent.order_type,
         tif=intent.tif,
         outsideRth=intent.outside_rth,
@@ -133,8 +141,13 @@ def order_of(intent: Intent, ref: str, account: str) -> Any:
         transmit=True,
     )
     if intent.limit_price is not None:
-        order.lmtPrice = intent.limit_price
+        order.lmtPrice = _plain(intent.limit_price)
     return order
+
+
+def _plain(value: Decimal) -> Decimal:
+    """The same number, to be written digit by digit: `str` would put 1E+3 on the wire, a float 0.30000000000000004."""
+    return Decimal(f"{value:f}")
 
 
 def open_order(at: datetime, session: int, contract: Any, order: Any, status: str) -> ev.OpenOrderReported:
@@ -194,7 +207,7 @@ def commission(at: datetime, session: int, report: Any) -> ev.CommissionReported
 
 
 def position(at: datetime, session: int, held: Any) -> ev.PositionReported:
-    """A position as the broker reports it."""
+    """A position as the broker reports it. A cost that is unset becomes 0: what is held must not be lost for it."""
     return ev.PositionReported(
         at=at,
         session=session,
@@ -202,7 +215,7 @@ def position(at: datetime, session: int, held: Any) -> ev.PositionReported:
         con_id=held.contract.conId,
         instrument=instrument_of(held.contract),
         quantity=decimal(float(held.position)),
-        average_cost=decimal(float(held.avgCost)),
+        average_cost=optional_decimal(float(held.avgCost)) or Decimal(0),
     )
 
 

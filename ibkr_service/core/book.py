@@ -184,10 +184,14 @@ class Book:
                 return True
 
     def _moves(self, event: ev.OrderStatusReported | ev.OpenOrderReported) -> bool:
-        """Whether a status, though heard before, settles a doubt that arose since."""
+        """Whether a status, though heard before, says something new: it settles a doubt, or the connection is another."""
         order = self.orders.get(event.ref or self._by_perm_id.get(event.perm_id, ""))
+        if order is None:
+            return False
+        if isinstance(event, ev.OpenOrderReported) and (order.session, order.order_id) != (event.session, event.order_id):
+            return True  # how the order can be reached over this connection
         signal = STATUS_SIGNALS.get(event.status)
-        return order is not None and signal is not None and order.advanced(signal).state is not order.state
+        return signal is not None and order.advanced(signal).state is not order.state
 
     def apply(self, event: ev.Event) -> list[ev.Event]:  # noqa: C901, PLR0911, PLR0912 - one row per kind of event, as in a table
         """Fold one event in; return the facts that follow from it, to be recorded next."""
@@ -400,6 +404,9 @@ class Book:
 
     def _verified(self, look: ev.Snapshot) -> list[ev.Event]:
         derived = [*self._vanished(look), *self._resolve_orders(look), *self._compare_positions(look)]
+        if look.orders_visible:
+            open_orders = frozenset(look.open_perm_ids)
+            self.foreign_orders = {perm: o for perm, o in self.foreign_orders.items() if perm in open_orders}
         self._opened_accounts.update(look.accounts)
         self._verified_at = look.at
         return derived

@@ -343,7 +343,7 @@ class Snapshot(Fact, frozen=True, kw_only=True, tag="Snapshot"):
 
     Everything it holds, asked for (`asked_at`) and answered in one session.
 
-    `positions` are (account, conId, quantity); `open_refs` are our references among the open orders, `completed` our
+    `positions` are (account, conId, quantity); `open_refs` are the references among the open orders, `open_perm_ids` all of them; `completed` our
     references among today's completed orders with their final status. Fills and positions were delivered one by one
     before it.
     """
@@ -352,6 +352,7 @@ class Snapshot(Fact, frozen=True, kw_only=True, tag="Snapshot"):
     accounts: tuple[str, ...]
     positions: tuple[tuple[str, int, Decimal], ...]
     open_refs: tuple[str, ...]
+    open_perm_ids: tuple[int, ...] = ()
     completed: tuple[tuple[str, str], ...]
     orders_visible: bool
 

@@ -36,6 +36,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 CALLBACKS_MAX = 1_000_000  # in one instant; a storm of a whole day's ticks at once is smaller
+CANCELLED_MAX = 100  # cancelled timers that may stay on the heap, if they are not most of it
 LOOPBACK = "127.0.0.1"
 
 
@@ -61,7 +62,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     # Of BaseEventLoop; typeshed does not tell.
     _ready: deque[asyncio.Handle]
-    _scheduled: list[_Timer]
+    _stopping: bool
     _debug: bool
     _check_closed: Callable[[], None]
     _check_thread: Callable[[], None]
@@ -71,15 +72,15 @@ class SimLoop(asyncio.BaseEventLoop):
         self, *, start_s: float = 0.0, latency_s: float = LATENCY_S, callbacks_max: int = CALLBACKS_MAX
     ) -> None:
         super().__init__()
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []  # asyncio's heap mixes up those of one instant
+        self._cancelled = 0
         if not 0 <= start_s < math.inf:
             self.close()
             raise ValueError(f"start_s must be a finite number of seconds from 0 up, not {start_s}")
         self._now_s = float(start_s)
-        self._clock_resolution = math.ulp(self._now_s)
         self._callbacks_max = callbacks_max
         self._callbacks = 0
         self._timer_numbers = itertools.count()
-        self._selector = _Autojump(self._jump)
         self.network = Network(self, latency_s=latency_s)
 
     # --- time --------------------------------------------------------------------------------------------------------
@@ -101,30 +102,54 @@ class SimLoop(asyncio.BaseEventLoop):
             self._check_callback(callback, "call_at")
         if math.isnan(when):
             raise ValueError("a timer needs a time, not NaN")
-        timer = _Timer(when, next(self._timer_numbers), callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer._scheduled = True  # type: ignore[attr-defined]  # asyncio's mark for "on the heap"
+        heapq.heappush(self._timers, (when, next(self._timer_numbers), timer))
         return timer
 
-    def _jump(self, timeout_s: float | None) -> None:
-        """Do what a selector's wait does, in no time; called by BaseEventLoop once in each turn of the loop.
+    def _timer_handle_cancelled(self, _handle: asyncio.TimerHandle) -> None:
+        """Count what was cancelled; when most of the heap is, clear it out. TimerHandle.cancel() calls this."""
+        self._cancelled += 1
+        if self._cancelled > CANCELLED_MAX and self._cancelled * 2 > len(self._timers):
+            self._timers = [entry for entry in self._timers if not entry[2].cancelled()]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
 
-        `timeout_s` is 0 when callbacks are ready or timers due, None when there is neither a callback nor a timer, and
-        else the time to the next timer. The next timer's own time is taken rather than now + timeout_s, since the sum
-        of two floats may fall short of it.
+    def _run_once(self) -> None:
+        """One turn: the timers that are due, then every callback that was ready when the turn began.
+
+        BaseEventLoop's own turn asks a selector how long to wait, compares handles in Python and measures slow callbacks;
+        here there is nothing to wait for, so that a night of rehearsal spends its time in the service instead.
         """
-        if timeout_s == 0:
-            self._callbacks += len(self._ready) + 1
-            if self._callbacks > self._callbacks_max:
-                self._callbacks = 0  # so that the tasks can still be cancelled
-                raise Livelock(self._livelock_text())
+        ready, timers = self._ready, self._timers
+        if not ready:
+            self._jump()
+        self._callbacks += len(ready) + 1
+        if self._callbacks > self._callbacks_max:
+            self._callbacks = 0  # so that the tasks can still be cancelled
+            raise Livelock(self._livelock_text())
+        while timers and timers[0][0] <= self._now_s:
+            timer = heapq.heappop(timers)[2]
+            timer._scheduled = False  # type: ignore[attr-defined]  # no longer on the heap
+            ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()
+
+    def _jump(self) -> None:
+        """Make it the time of the next timer that was not cancelled."""
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)[2]._scheduled = False  # type: ignore[attr-defined]
+            self._cancelled = max(0, self._cancelled - 1)
+        if self._stopping:
             return
-        if timeout_s is None or math.isinf(self._scheduled[0].when()):
+        if not timers or math.isinf(timers[0][0]):
             raise Deadlock(self._deadlock_text())
-        self._callbacks = 0
-        self._now_s = self._scheduled[0].when()
-        # BaseEventLoop runs the timers with when < now + resolution. With one unit in the last place that means
-        # when <= now: none that is due is missed, and none runs before its time.
-        self._clock_resolution = math.ulp(self._now_s)
+        if timers[0][0] > self._now_s:
+            self._callbacks = 0
+            self._now_s = timers[0][0]
 
     def _deadlock_text(self) -> str:
         tasks = _pending(self)
@@ -189,7 +214,12 @@ class SimLoop(asyncio.BaseEventLoop):
         """Wake the selector after `call_soon_threadsafe`: it never sleeps."""
 
     def _process_events(self, event_list: object) -> None:
-        """Handle what the selector found: nothing, since bytes travel as timers."""
+        """Handle what a selector found: nothing, since bytes travel as timers."""
+
+    def close(self) -> None:
+        """Forget everything that was still to happen."""
+        super().close()
+        self._timers.clear()
 
 
 def run(main: Coroutine[Any, Any, T], *, start_s: float = 0.0) -> T:
@@ -209,39 +239,6 @@ def run(main: Coroutine[Any, Any, T], *, start_s: float = 0.0) -> T:
             return runner.run(main)
         finally:
             asyncio.set_event_loop(previous)
-
-
-class _Autojump:
-    """The selector's place: BaseEventLoop calls `select(timeout)` in every turn, and that is where time passes."""
-
-    def __init__(self, jump: Callable[[float | None], None]) -> None:
-        self._jump = jump
-
-    def select(self, timeout: float | None) -> tuple[()]:
-        self._jump(timeout)
-        return ()
-
-
-class _Timer(asyncio.TimerHandle):
-    """A timer that knows its number: asyncio's heap compares times only and mixes up those of one instant."""
-
-    __slots__ = ("_key",)
-
-    def __init__(
-        self,
-        when: float,
-        number: int,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        loop: asyncio.AbstractEventLoop,
-        context: contextvars.Context | None,
-    ) -> None:
-        super().__init__(when, callback, args, loop, context)
-        self._key = (when, number)
-        self._scheduled = True  # asyncio's own mark for "is on the heap", which it counts cancelled timers by
-
-    def __lt__(self, other: object) -> bool:
-        return self._key < other._key if isinstance(other, _Timer) else NotImplemented
 
 
 def _ip(host: str | None) -> str:

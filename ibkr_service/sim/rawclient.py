@@ -84,7 +84,7 @@ class RawClient:
     def __init__(
         self, gateway: Gateway, client_id: int | None = 1, versions: str = "v157..176", chunk: int = 0
     ) -> None:
-        self.data = b""
+        self._chunks: list[bytes] = []
         self.is_closed = False
         self._chunk = chunk
         self.session = gateway.connect(self)
@@ -97,7 +97,7 @@ class RawClient:
 
     def send(self, data: bytes) -> None:
         """Keep what the gateway says."""
-        self.data += data
+        self._chunks.append(data)
 
     def close(self) -> None:
         """The gateway has hung up."""
@@ -137,6 +137,11 @@ class RawClient:
     # Answers.
 
     @property
+    def data(self) -> bytes:
+        """Every byte so far."""
+        return b"".join(self._chunks)
+
+    @property
     def messages(self) -> list[list[str]]:
         """Every message so far, the handshake's answer first."""
         return frames(self.data)
@@ -157,4 +162,4 @@ class RawClient:
     def forget(self) -> None:
         """Forget every answer so far."""
         handshake = self.messages[0]
-        self.data = frame(*handshake)
+        self._chunks = [frame(*handshake)]

@@ -31,7 +31,8 @@ class Reporter:
         """An order is new, or its terms or its progress have changed."""
         # Written at once: an order that waits to be told must be told as it was.
         status, copies = order_status(order), self._gateway.misfortunes.status_copies
-        opened = {session.version: open_order(order, session.version) for session in self._gateway.sessions}
+        versions = dict.fromkeys(session.version for session in self._gateway.sessions)
+        opened = {version: open_order(order, version) for version in versions}
 
         def tell() -> None:
             for session in self._hearers(order.client_id):

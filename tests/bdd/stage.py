@@ -1,7 +1,7 @@
 """The stage of every story: a world in virtual time, a trader in it, and the diary of what the service logged.
 
-The service, ib_insync and the gateway are the real ones of `World`. What a story adds is a vocabulary: misfortunes that are there
-before the service's first byte, a strategy that keeps what it reads, and the log as parsed lines.
+The service, ib_insync and the gateway are the real ones of `World`. What a story adds is a vocabulary: misfortunes that
+are there before the service's first byte, a strategy that keeps what it reads, and the log as parsed lines.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +24,7 @@ from ibkr_service.clock import LoopClock
 from ibkr_service.core import events as ev
 from ibkr_service.core.orders import Intent
 from ibkr_service.desk import Desk
+from ibkr_service.journal import export, open_readonly
 from ibkr_service.rehearsal.world import EPOCH, StoryWorld, World, WorldConfig
 from ibkr_service.sim import Gateway
 from ibkr_service.sim.messages import Request
@@ -48,6 +52,11 @@ class Diary:
         """Return the lines that carry all these values, oldest first."""
         lines = [json.loads(line) for line in self.text.splitlines()]
         return [line for line in lines if wanted.items() <= line.items()]
+
+    def waits_s(self, **wanted: object) -> list[float]:
+        """Return the seconds between one such line and the next."""
+        times = [datetime.fromisoformat(line["time"]) for line in self.lines(**wanted)]
+        return [(after - before).total_seconds() for before, after in pairwise(times)]
 
     def only(self, **wanted: object) -> dict[str, Any]:
         """Return the line that carries all these values; there must be exactly one."""
@@ -161,6 +170,12 @@ class Story(StoryWorld):
                 return await self.world.ended()
 
         self.exit_code = self.run(end())
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """Return the facts of a journal that is closed, oldest first."""
+    with closing(open_readonly(path)) as database:
+        return [json.loads(line)["fact"] for line in export(database)]
 
 
 @pytest.fixture
