@@ -23,7 +23,9 @@ from ibkr_service.supervisor import StrategySpec
 from tests.world import EPOCH, World, WorldConfig
 
 HOURS_S = 8 * 3600.0
-SMA = StrategySpec("sma", sma_cross, {"instrument": "EUR.USD", "quantity": "20000", "fast": 5, "slow": 15, "short": True})
+SMA = StrategySpec(
+    "sma", sma_cross, {"instrument": "EUR.USD", "quantity": "20000", "fast": 5, "slow": 15, "short": True}
+)
 
 
 def write_recording(path: Path) -> None:

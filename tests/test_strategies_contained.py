@@ -164,7 +164,11 @@ async def test_one_that_floods_orders(tmp_path):
     healthy = Healthy()
     specs = [StrategySpec("bad", bad), StrategySpec("healthy", healthy)]
     limits = type(WIDE_LIMITS)(
-        max_quantity=D(10_000), max_notional=D(100_000), max_open_orders=5, max_orders_per_minute=8, max_quote_age_s=30.0
+        max_quantity=D(10_000),
+        max_notional=D(100_000),
+        max_open_orders=5,
+        max_orders_per_minute=8,
+        max_quote_age_s=30.0,
     )
     async with World(WorldConfig(folder=tmp_path, strategies=specs, limits=limits)) as world:
         await world.until_ready()
@@ -286,7 +290,10 @@ def test_what_cannot_be_loaded_is_named():
     [
         ({}, "instrument"),
         ({"instrument": "EUR.USD", "quantity": "many"}, "quantity"),
-        ({"instrument": "EUR.USD", "quantity": 1, "fats": 3}, "'fats': allowed are instrument, quantity, fast, slow, short"),
+        (
+            {"instrument": "EUR.USD", "quantity": 1, "fats": 3},
+            "'fats': allowed are instrument, quantity, fast, slow, short",
+        ),
         ({"instrument": "EUR.USD", "quantity": 1, "fast": 9, "slow": 5}, "fast must be above 0 and below slow"),
     ],
 )
@@ -294,5 +301,3 @@ def test_parameters_are_typed(params, says):
     """A wrong parameter is found at the start, and named."""
     with pytest.raises(StrategyUnusable, match=says):
         arguments(StrategySpec("sma", load("ibkr_service.strategies.sma_cross:sma_cross"), params))
-
-

@@ -124,7 +124,7 @@ async def test_the_first_signal_ends_in_order_and_says_so(tmp_path):
         assert await gateway.wait() == 0
 
 
-STUBBORN = '''
+STUBBORN = """
 async def stubborn(desk):
     print("started", flush=True)
     while True:
@@ -132,7 +132,7 @@ async def stubborn(desk):
             await __import__("asyncio").sleep(3600)
         except BaseException:
             continue
-'''
+"""
 
 
 async def test_a_second_signal_kills(tmp_path):

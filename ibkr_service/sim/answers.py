@@ -75,7 +75,7 @@ def tick_option(req_id: int, kind: int, greeks: Greeks) -> bytes:
         greeks.under_price,
     )
     tick_attrib = 0
-    rounded = [round(number, _GREEK_DIGITS) for number in numbers]
+    rounded = [f"{number:.{_GREEK_DIGITS}f}" for number in numbers]
     return frame(Answer.TICK_OPTION_COMPUTATION, req_id, kind, tick_attrib, *rounded)
 
 

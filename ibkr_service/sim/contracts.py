@@ -302,6 +302,9 @@ class Universe:
 
 
 def _fits(spec: ContractSpec, contract: Contract) -> bool:
+    # What tells most options apart is looked at first: a chain has hundreds.
+    if (spec.strike is not None and spec.strike != contract.strike) or not contract.expiry.startswith(spec.expiry):
+        return False
     primary = _EXCHANGE_ALIASES.get(spec.primary_exchange, spec.primary_exchange)
     wanted = (
         (spec.symbol, contract.symbol),
@@ -313,11 +316,8 @@ def _fits(spec: ContractSpec, contract: Contract) -> bool:
         (spec.multiplier, contract.multiplier or spec.multiplier),
         (primary, contract.primary_exchange or primary),
     )
-    return (
-        all(asked in {"", has} for asked, has in wanted)
-        and contract.expiry.startswith(spec.expiry)
-        and spec.strike in {None, contract.strike}
-        and (not spec.exchange or spec.exchange in contract.exchanges)
+    return all(asked in {"", has} for asked, has in wanted) and (
+        not spec.exchange or spec.exchange in contract.exchanges
     )
 
 

@@ -35,6 +35,7 @@ class _Feed:
         self.instrument = instrument
         self.watches: dict[Watch, None] = {}
         self.seen_s = market.clock.seconds()
+        self._due_s = self.seen_s
         self._timer: Timer | None = None
         self.is_delivering = False
 
@@ -43,6 +44,7 @@ class _Feed:
         if self.watches and self._timer is None and not self.is_delivering:
             change_s = self.market.prices.next_change(self.instrument, self.seen_s)
             if change_s is not None:
+                self._due_s = change_s
                 self._timer = self.market.clock.call_at(change_s, self._deliver)
 
     def rest(self) -> None:
@@ -57,21 +59,25 @@ class _Feed:
     def _deliver(self) -> None:
         self._timer = None
         self.is_delivering = True
-        prices, now_s = self.market.prices, self.market.clock.seconds()
-        change_s = prices.next_change(self.instrument, self.seen_s)
+        try:
+            self._deliver_until(self.market.clock.seconds())
+        finally:
+            self.is_delivering = False
+            self.wake()
+
+    def _deliver_until(self, now_s: float) -> None:
+        """Tell every change up to now; the first one even when its timer came a trifle early."""
+        change_s: float | None = self._due_s
         for turn in range(CHANGES_PER_WAKE_MAX):
             if change_s is None or not self.watches or (turn and change_s > now_s):
-                break
+                return
             self.seen_s = change_s
-            quote = prices.quote(self.instrument, change_s)
+            quote = self.market.prices.quote(self.instrument, change_s)
             for watch in list(self.watches):
                 if quote is not None and watch in self.watches:
                     watch.on_quote(quote)
-            change_s = prices.next_change(self.instrument, change_s)
-        else:
-            self.seen_s = max(self.seen_s, now_s)
-        self.is_delivering = False
-        self.wake()
+            change_s = self.market.prices.next_change(self.instrument, change_s)
+        self.seen_s = max(self.seen_s, now_s)
 
 
 class Market:

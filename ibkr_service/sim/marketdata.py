@@ -58,8 +58,9 @@ class Ticks:
     def _say_price(self, kind: int, price: Decimal, size: Decimal) -> None:
         has_new_price, has_new_size = self._is_new(kind, price), self._is_new(SIZE_OF[kind], size)
         if has_new_price:
+            # The price carries its size.
             self._session.send(answers.tick_price(self._req_id, self._kind(kind), price, size))
-        if has_new_price or has_new_size:
+        elif has_new_size:
             self._session.send(answers.tick_size(self._req_id, self._kind(SIZE_OF[kind]), size))
 
     def _is_new(self, kind: int, value: object) -> bool:

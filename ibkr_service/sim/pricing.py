@@ -8,6 +8,7 @@ import math
 from dataclasses import replace
 from datetime import UTC, datetime, time
 from decimal import Decimal
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -118,6 +119,7 @@ class Prices:
         return Quote(changed_s, bid, ask, bid_size, ask_size)
 
 
+@lru_cache(maxsize=1024)
 def _expires_s(expiry: str) -> float:
     day = datetime.strptime(expiry, "%Y%m%d").replace(tzinfo=UTC).date()
     return datetime.combine(day, _CLOSING_TIME, NEW_YORK).timestamp()

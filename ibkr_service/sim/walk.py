@@ -28,7 +28,9 @@ _FOREX_STEPS_PER_YEAR = 260 * 24 * 3600 / INTERVAL_S
 _PHASES = 25
 _EPSILON_STEPS = 1e-6  # a timer may fire this much early
 _UNIFORM_BITS = 52
-_VOLUME_PER_STEP = 150
+_STEPS_PER_TRADE = 4  # a trade a second, a new size every half
+_STEPS_PER_SIZE = 2
+_VOLUME_PER_TRADE = 600
 _NORMAL = NormalDist()
 
 
@@ -75,55 +77,83 @@ class RandomWalk:
     """A price source for stocks and currency pairs."""
 
     def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._paths: dict[int, BrownianPath] = {}
-        self._references = {
-            **{
-                row.con_id: (row.reference, row.volatility / math.sqrt(_STOCK_STEPS_PER_YEAR)) for row in listing.STOCKS
-            },
-            **{row.con_id: (row.reference, row.volatility / math.sqrt(_FOREX_STEPS_PER_YEAR)) for row in listing.PAIRS},
-        }
+        self._walkers: dict[int, _Walker] = {}
+        for rows, steps_per_year in ((listing.STOCKS, _STOCK_STEPS_PER_YEAR), (listing.PAIRS, _FOREX_STEPS_PER_YEAR)):
+            for row in rows:
+                volatility = row.volatility / math.sqrt(steps_per_year)
+                self._walkers[row.con_id] = _Walker(f"{seed}/{row.con_id}", row.reference, volatility, row.con_id)
 
     def quote(self, contract: Contract, at_s: float) -> Quote | None:
         """The quote that holds at a gateway second."""
-        if contract.con_id not in self._references:
-            return None
-        step = self._step(contract, at_s)
-        reference, volatility = self._references[contract.con_id]
-        key = f"{self._seed}/{contract.con_id}"
-        path = self._paths.setdefault(contract.con_id, BrownianPath(key))
-        middle = float(reference) * math.exp(volatility * path.at(step))
-        noise = keyed_bytes(key, f"step:{step}")
-        tick = contract.min_tick
-        bid = tick * max(1, math.floor(middle / float(tick)))
-        if contract.sec_type == "CASH":
-            # A currency has no last price and no volume: it is not traded on an exchange.
-            ask = bid + tick * (1 + noise[0] % 2)
-            return Quote(self._start(contract, step), bid, ask, FOREX_SIZE, FOREX_SIZE, close=reference)
-        ask = bid + tick * (1 + noise[0] % 3)
-        return Quote(
-            at=self._start(contract, step),
-            bid=bid,
-            ask=ask,
-            bid_size=Decimal(100 * (1 + noise[1] % 9)),
-            ask_size=Decimal(100 * (1 + noise[2] % 9)),
-            last=bid if noise[3] % 2 else ask,
-            last_size=Decimal(1 + noise[4]),
-            volume=Decimal(step * _VOLUME_PER_STEP + noise[5] % _VOLUME_PER_STEP),
-            close=reference,
-        )
+        walker = self._walkers.get(contract.con_id)
+        return None if walker is None else walker.quote(contract, walker.step_at(at_s))
 
     def next_change(self, contract: Contract, after_s: float) -> float | None:
         """When the quote changes next."""
-        return self._start(contract, self._step(contract, after_s) + 1)
-
-    def _step(self, contract: Contract, at_s: float) -> int:
-        return max(0, math.floor((at_s + _phase_s(contract)) / INTERVAL_S + _EPSILON_STEPS))
-
-    def _start(self, contract: Contract, step: int) -> float:
-        return step * INTERVAL_S - _phase_s(contract)
+        walker = self._walkers.get(contract.con_id)
+        return None if walker is None else walker.start_of(walker.step_at(after_s) + 1)
 
 
-def _phase_s(contract: Contract) -> float:
-    # Instruments do not all change in the same instant.
-    return (contract.con_id % _PHASES) * (INTERVAL_S / _PHASES)
+class _Walker:
+    """One instrument's walk; it remembers its latest quote, since an option chain asks for the same one over and over."""
+
+    def __init__(self, key: str, reference: Decimal, volatility: float, con_id: int) -> None:
+        self._key = key
+        self._reference = reference
+        self._volatility = volatility
+        self._path = BrownianPath(key)
+        # Instruments do not all change in the same instant.
+        self._phase_s = (con_id % _PHASES) * (INTERVAL_S / _PHASES)
+        self._latest: tuple[int, Quote] | None = None
+        self._latest_trade: tuple[int, Decimal] | None = None
+
+    def step_at(self, at_s: float) -> int:
+        return max(0, math.floor((at_s + self._phase_s) / INTERVAL_S + _EPSILON_STEPS))
+
+    def start_of(self, step: int) -> float:
+        return step * INTERVAL_S - self._phase_s
+
+    def quote(self, contract: Contract, step: int) -> Quote:
+        if self._latest is None or self._latest[0] != step:
+            self._latest = (
+                step,
+                self._pair(contract, step) if contract.sec_type == "CASH" else self._stock(contract, step),
+            )
+        return self._latest[1]
+
+    def _pair(self, contract: Contract, step: int) -> Quote:
+        # A currency has no last price and no volume: it is not traded on an exchange.
+        bid, ask = self._sides(contract, step)
+        return Quote(self.start_of(step), bid, ask, FOREX_SIZE, FOREX_SIZE, close=self._reference)
+
+    def _stock(self, contract: Contract, step: int) -> Quote:
+        bid, ask = self._sides(contract, step)
+        trade = step // _STEPS_PER_TRADE
+        sizes = keyed_bytes(self._key, f"sizes:{step // _STEPS_PER_SIZE}")
+        traded = keyed_bytes(self._key, f"trade:{trade}")
+        return Quote(
+            at=self.start_of(step),
+            bid=bid,
+            ask=ask,
+            bid_size=Decimal(100 * (1 + sizes[0] % 9)),
+            ask_size=Decimal(100 * (1 + sizes[1] % 9)),
+            last=self._last(contract, trade, traded[0]),
+            last_size=Decimal(1 + traded[1]),
+            volume=Decimal(trade * _VOLUME_PER_TRADE + traded[2] % _VOLUME_PER_TRADE),
+            close=self._reference,
+        )
+
+    def _last(self, contract: Contract, trade: int, luck: int) -> Decimal:
+        """The price of a trade: one side of the quote at its time."""
+        if self._latest_trade is None or self._latest_trade[0] != trade:
+            sides = self._sides(contract, trade * _STEPS_PER_TRADE)
+            self._latest_trade = trade, sides[luck % 2]
+        return self._latest_trade[1]
+
+    def _sides(self, contract: Contract, step: int) -> tuple[Decimal, Decimal]:
+        tick = contract.min_tick
+        middle = float(self._reference) * math.exp(self._volatility * self._path.at(step))
+        ticks = max(1, math.floor(middle / float(tick)))
+        spread_max = 2 if contract.sec_type == "CASH" else 3
+        spread = 1 + keyed_bytes(self._key, f"spread:{step}")[0] % spread_max
+        return tick * ticks, tick * (ticks + spread)

@@ -222,23 +222,19 @@ def parse_number(text: str, where: str = "number") -> Decimal | None:
 
 def field(value: Value) -> str:
     """Write one field: whole numbers without ``.0``, booleans as 1 and 0, None as an empty field."""
-    match value:
-        case None:
-            return ""
-        case str():
-            return value.replace("\0", " ")
-        case bool() | int():
-            return str(int(value))
-        case Decimal():
-            return _plain(value)
-        case _:
-            return _plain(Decimal(repr(value)))
+    if isinstance(value, str):
+        return value.replace("\0", " ")
+    if isinstance(value, int):
+        return str(int(value))
+    if value is None:
+        return ""
+    return _plain(value if isinstance(value, Decimal) else Decimal(repr(value)))
 
 
 def _plain(number: Decimal) -> str:
-    if not number.is_finite():
-        return "Infinity" if number > 0 else "-Infinity"
-    text = f"{number:f}"
+    text = format(number, "f")
+    if text.endswith("nity"):
+        return text
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return "0" if text in {"-0", ""} else text
@@ -246,5 +242,7 @@ def _plain(number: Decimal) -> str:
 
 def frame(*values: Value) -> bytes:
     """Write one message: every field with its NUL, and the length in front."""
-    payload = "".join(f"{field(value)}\0" for value in values).encode(errors="surrogateescape")
+    # A text without a NUL is its own field: most fields of most messages take this short way.
+    fields = [value if type(value) is str and "\0" not in value else field(value) for value in values]
+    payload = ("\0".join([*fields, ""])).encode(errors="surrogateescape")
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
