@@ -134,6 +134,16 @@ Feature: One dependable connection to Interactive Brokers
         | kept | once  |
         | lost | twice |
 
+    Scenario: The gateway itself has not reached Interactive Brokers yet
+      Given a gateway that is cut off from Interactive Brokers
+      When the service starts
+      And 1 minute passes
+      Then the link is CUT
+      And the service was never READY
+      When Interactive Brokers is back, with market data lost
+      Then the service becomes READY within 5 seconds
+      And the service has connected once
+
   Rule: The account is the one that was meant
 
     Scenario: Two accounts and none chosen
@@ -170,9 +180,9 @@ Feature: One dependable connection to Interactive Brokers
       And the gateway has no client
 
       Examples:
-        | mode  | account   | complaint                                                              |
-        | paper | U1234567  | ibkr.mode is paper, but the gateway is logged in to a live account      |
-        | live  | DU1234567 | ibkr.mode is live, but the gateway is logged in to a paper account      |
+        | mode  | account   | complaint                                                          |
+        | paper | U1234567  | ibkr.mode is paper, but the gateway is logged in to a live account |
+        | live  | DU1234567 | ibkr.mode is live, but the gateway is logged in to a paper account |
 
   Rule: The service leaves in order
 

@@ -8,16 +8,16 @@ Feature: Settings that are safe to start with
     Scenario: Nothing is set
       When the operator checks the settings
       Then these settings are in effect, each by default:
-        | setting                 | value       |
-        | ibkr.mode               | "simulated" |
-        | ibkr.host               | "127.0.0.1" |
-        | ibkr.port               | 7497        |
-        | ibkr.client_id          | 1           |
-        | ibkr.account            | ""          |
-        | ibkr.read_only          | false       |
-        | ibkr.connect_timeout_s  | 20.0        |
-        | ibkr.auto_reconnect     | true        |
-        | ibkr.max_rate_per_s     | 40          |
+        | setting                | value       |
+        | ibkr.mode              | "simulated" |
+        | ibkr.host              | "127.0.0.1" |
+        | ibkr.port              | 7497        |
+        | ibkr.client_id         | 1           |
+        | ibkr.account           | ""          |
+        | ibkr.read_only         | false       |
+        | ibkr.connect_timeout_s | 20.0        |
+        | ibkr.auto_reconnect    | true        |
+        | ibkr.max_rate_per_s    | 40          |
       And the exit code is 0
       And no journal was made
 
@@ -102,20 +102,20 @@ Feature: Settings that are safe to start with
       And no journal was made
 
       Examples: Real money must be asked for twice
-        | options     | complaint                                                                        |
-        | --mode live | ibkr.mode = "live" (option): real money needs the option --live as well          |
-        | --live      | ibkr.mode = "simulated" (default): --live goes with mode "live" only              |
+        | options     | complaint                                                               |
+        | --mode live | ibkr.mode = "live" (option): real money needs the option --live as well |
+        | --live      | ibkr.mode = "simulated" (default): --live goes with mode "live" only    |
 
       Examples: Numbers out of range
-        | options       | complaint                                                              |
-        | --port 0      | ibkr.port = 0 (option): must be a whole number from 1 to 65535         |
-        | --port 65536  | ibkr.port = 65536 (option): must be a whole number from 1 to 65535     |
-        | --client-id 0 | ibkr.client_id (option): client id 0 unasked: it binds manual orders   |
+        | options       | complaint                                                            |
+        | --port 0      | ibkr.port = 0 (option): must be a whole number from 1 to 65535       |
+        | --port 65536  | ibkr.port = 65536 (option): must be a whole number from 1 to 65535   |
+        | --client-id 0 | ibkr.client_id (option): client id 0 unasked: it binds manual orders |
 
       Examples: What does not exist
-        | options                      | complaint                              |
-        | --settings nowhere.toml      | nowhere.toml: there is no such file     |
-        | --mode demo                  | must be one of "simulated", "paper", "live" |
+        | options                 | complaint                                   |
+        | --settings nowhere.toml | nowhere.toml: there is no such file         |
+        | --mode demo             | must be one of "simulated", "paper", "live" |
 
     Scenario: Client id 0 is allowed when it was asked for
       Given a settings file:
@@ -135,12 +135,12 @@ Feature: Settings that are safe to start with
       And no journal was made
 
       Examples:
-        | does                | run                                | complaint                                        |
-        | runs the service    | no.such.module:strategy            | 'no.such.module:strategy' cannot be loaded       |
-        | runs the service    | ibkr_service.strategies.watch:wach | 'ibkr_service.strategies.watch:wach' cannot be loaded |
-        | runs the service    | ibkr_service.settings:describe     | must be an async def function                    |
-        | runs the service    | no_such_name                       | 'no_such_name' is not known                      |
-        | checks the settings | no_such_name                       | 'no_such_name' is not known                      |
+        | does                | run                            | complaint                                  |
+        | runs the service    | no.such.module:strategy        | 'no.such.module:strategy' cannot be loaded |
+        | runs the service    | ibkr_service.story:wach        | 'ibkr_service.story:wach' cannot be loaded |
+        | runs the service    | ibkr_service.settings:describe | must be an async def function              |
+        | runs the service    | no_such_name                   | 'no_such_name' is not known                |
+        | checks the settings | no_such_name                   | 'no_such_name' is not known                |
 
     Scenario Outline: A strategy whose parameters do not fit
       Given a settings file with sma_cross and the parameters <parameters>
@@ -150,8 +150,8 @@ Feature: Settings that are safe to start with
       And no journal was made
 
       Examples:
-        | does                | parameters                                  | complaint                                |
-        | runs the service    | instrument = "EUR.USD", quantity = 9, fs=3  | has no key 'fs'                          |
-        | checks the settings | instrument = "EUR.USD", quantity = 9, fs=3  | has no key 'fs'                          |
-        | runs the service    | instrument = "EUR.USD", quantity = 0        | quantity must be above 0                 |
-        | runs the service    | instrument = "EUR.USD"                      | missing required field `quantity`        |
+        | does                | parameters                                 | complaint                         |
+        | runs the service    | instrument = "EUR.USD", quantity = 9, fs=3 | has no key 'fs'                   |
+        | checks the settings | instrument = "EUR.USD", quantity = 9, fs=3 | has no key 'fs'                   |
+        | runs the service    | instrument = "EUR.USD", quantity = 0       | quantity must be above 0          |
+        | runs the service    | instrument = "EUR.USD"                     | missing required field `quantity` |

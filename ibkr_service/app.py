@@ -183,7 +183,9 @@ class App:
             self.book = self.hub.book
             self.inbox = Inbox(config.inbox_max)
             self.session = Session(config.session, clock=clock, put=self.inbox.put, book=self.book, uniform=rng.uniform)
-            self.refs = Refs(run_id(int(clock.now().timestamp()), self.book.last_run_id))
+            self.run_id = run_id(int(clock.now().timestamp()), self.book.last_run_id)
+            # Two services that start in one second differ by their client ids.
+            self.refs = Refs(f"{self.run_id}-{config.session.client_id}")
             self.supervisor = Supervisor(specs, make_desk=self._make_desk, hub=self.hub, clock=clock, ready=self.ready)
         except BaseException:
             self.journal.close()
@@ -220,7 +222,7 @@ class App:
             self.stop.set()
 
     def _started(self) -> None:
-        mode, run = self.config.session.mode, self.refs.run_id
+        mode, run = self.config.session.mode, self.run_id
         self.hub.record(ev.ServiceStarted(at=self.clock.now(), run_id=run, mode=mode, version=__version__))
 
     async def _serve(self) -> None:

@@ -79,6 +79,12 @@ def _no_login(story: Story) -> None:
     story.before.append(lambda world: world.faults.lose("managedAccounts"))
 
 
+@given("a gateway that is cut off from Interactive Brokers")
+def _cut_before(story: Story) -> None:
+    """It says 1100 while we connect."""
+    story.before.append(lambda world: world.faults.cut())
+
+
 @given("a gateway that accepts connections and never answers")
 def _mute(story: Story) -> None:
     """It hangs, as a gateway does while it starts."""
@@ -224,13 +230,6 @@ def _agree(story: Story) -> None:
 # --- the line --------------------------------------------------------------------------------------------------------
 
 
-@then(parsers.parse("the service becomes READY within {minutes:d} minutes"))
-@then(parsers.parse("the service becomes READY within {minutes:d} minute"))
-def _ready_within(story: Story, minutes: int) -> None:
-    """READY is reached in time."""
-    story.until_ready(minutes * 60.0)
-
-
 @then(parsers.parse("the link was {states}, in this order"))
 def _link_was(story: Story, states: str) -> None:
     """From the beginning of the story, and nothing in between."""
@@ -274,12 +273,6 @@ def _left_alone(others: list[RawClient]) -> None:
     (other,) = others
     assert not other.is_closed
     assert other.errors() == []
-
-
-@then(parsers.re(r"the gateway has seen (?P<count>\d+) orders?"))
-def _orders_seen(story: Story, count: str) -> None:
-    """So many requests to place an order arrived, whatever became of them."""
-    assert story.asked(Request.PLACE_ORDER) == int(count)
 
 
 @then("an order is refused, since the link is not READY")

@@ -143,14 +143,16 @@ class Connection:
             )
         if answers.missing:
             raise SyncFailed(answers.missing)
+        try:
+            quantities = [(p.account, p.contract.conId, translate.decimal(float(p.position))) for p in positions]
+        except (ValueError, OverflowError) as exc:
+            raise SyncFailed({"positions": f"a quantity cannot be understood: {exc}"}) from exc
         return ev.Snapshot(
             at=self._clock.now(),
             session=self.number,
             asked_at=asked_at,
             accounts=self.accounts,
-            positions=tuple(
-                (p.account, p.contract.conId, translate.decimal(float(p.position))) for p in positions if p.position
-            ),
+            positions=tuple(held for held in quantities if held[2]),
             open_refs=tuple(ref for ref, _ in open_orders if ref),
             open_perm_ids=tuple(perm_id for _, perm_id in open_orders),
             completed=tuple((order.orderRef, state.status) for _, order, state in completed if order.orderRef),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -24,6 +24,7 @@ import msgspec
 from ibkr_service.core import events as ev
 from ibkr_service.core import link as links
 from ibkr_service.core import refs
+from ibkr_service.core.errors import InvalidIntent
 from ibkr_service.core.instrument import AnyInstrument, Bag, Index, Other
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import (
@@ -41,6 +42,7 @@ Holding = tuple[str, int]  # (account, conId)
 # The broker forgets executions and completed orders at midnight here (TWS documentation, reqExecutions).
 BROKER_ZONE = ZoneInfo("America/New_York")
 SUBMISSIONS_KEPT_S = 60.0
+MOMENT = timedelta(microseconds=1)
 Cause = Literal["opening", "while_away", "unexplained"]
 
 
@@ -85,7 +87,8 @@ class Book:
         self._last_status: dict[str, tuple[object, ...]] = {}
         self._submissions: defaultdict[str, deque[datetime]] = defaultdict(deque)
         self._opened_accounts: set[str] = set()
-        self._differences: dict[Holding, tuple[Decimal, Cause]] = {}  # seen once, and its likely cause
+        self._differences: dict[Holding, tuple[Decimal | None, Cause]] = {}  # seen once, and its likely cause
+        self._filled_at: dict[Holding, datetime] = {}
         self._looked_twice: set[str] = set()  # UNKNOWN orders that a second look could not explain either
         self._verified_at: datetime | None = None
 
@@ -184,11 +187,17 @@ class Book:
                 return True
 
     def _moves(self, event: ev.OrderStatusReported | ev.OpenOrderReported) -> bool:
-        """Whether a status, though heard before, says something new: it settles a doubt, or the connection is another."""
+        """Whether a status, though heard before, says something new.
+
+        It settles a doubt, or the connection is another.
+        """
         order = self.orders.get(event.ref or self._by_perm_id.get(event.perm_id, ""))
         if order is None:
             return False
-        if isinstance(event, ev.OpenOrderReported) and (order.session, order.order_id) != (event.session, event.order_id):
+        if isinstance(event, ev.OpenOrderReported) and (order.session, order.order_id) != (
+            event.session,
+            event.order_id,
+        ):
             return True  # how the order can be reached over this connection
         signal = STATUS_SIGNALS.get(event.status)
         return signal is not None and order.advanced(signal).state is not order.state
@@ -363,19 +372,23 @@ class Book:
         parts = self._spend(seen)
         if parts is None or seen.order_type not in {"MKT", "LMT"} or isinstance(seen.instrument, (Bag, Index, Other)):
             return
+        try:
+            intent = Intent(
+                instrument=seen.instrument,
+                action=seen.action,
+                quantity=seen.quantity,
+                order_type="LMT" if seen.order_type == "LMT" else "MKT",
+                limit_price=seen.limit_price if seen.order_type == "LMT" else None,
+            )
+        except InvalidIntent:
+            return  # it makes no sense to us: a foreign order, its key spent all the same
         self._alive[seen.ref] = None
         self.orders[seen.ref] = Order(
             ref=seen.ref,
             key=f"adopted:{parts.digest}",
             strategy=parts.strategy,
             account=seen.account,
-            intent=Intent(
-                instrument=seen.instrument,
-                action=seen.action,
-                quantity=seen.quantity,
-                order_type="LMT" if seen.order_type == "LMT" else "MKT",
-                limit_price=seen.limit_price if seen.order_type == "LMT" else None,
-            ),
+            intent=intent,
             submitted_at=seen.at,
         )
 
@@ -387,6 +400,7 @@ class Book:
         if not isinstance(fill.instrument, Bag):  # a combination's positions are those of its legs
             holding = (fill.account, fill.con_id)
             taken_back = corrected.signed if corrected else ZERO
+            self._filled_at[holding] = fill.at
             self.ledger[holding] = self.ledger.get(holding, ZERO) + fill.signed - taken_back
         ref = fill.ref or self._by_perm_id.get(fill.perm_id, "")
         order = self.orders.get(ref)
@@ -426,7 +440,7 @@ class Book:
         for order in self.alive_orders():
             if order.ref in open_refs or order.submitted_at >= look.asked_at:
                 continue
-            resolution, detail = _explain(order, completed.get(order.ref), look.session)
+            resolution, detail = _explain(order, completed.get(order.ref), look)
             if order.state is OrderState.UNKNOWN:
                 self._looked_twice.add(order.ref)
             if resolution is not None:
@@ -444,18 +458,21 @@ class Book:
             if ours == theirs or account not in look.accounts:
                 continue
             difference, cause = theirs - ours, self._cause(account, look)
-            if cause != "opening":
-                seen_difference, seen_cause = seen_before.get(holding, (None, cause))
-                cause = seen_cause
-                if seen_difference != difference:
-                    self._differences[holding] = (difference, cause)  # a fill may be on its way: look again
-                    continue
+            seen = seen_before.get(holding)
+            if seen is not None:
+                cause = seen[1]
+            # A fill that came during the look is in the ledger, but perhaps not in the positions that were asked first.
+            overtaken = self._filled_at.get(holding, look.asked_at - MOMENT) >= look.asked_at
+            settled = cause == "opening" or (seen is not None and seen[0] == difference)
+            if overtaken or not settled:
+                self._differences[holding] = (None if overtaken else difference, cause)
+                continue
             yield ev.PositionAdjusted(
                 at=look.at,
                 session=look.session,
                 account=account,
                 con_id=con_id,
-                instrument=self.instruments[con_id],
+                instrument=self.instruments.get(con_id) or Other("?", "", "", con_id),  # it could not be understood
                 before=ours,
                 after=theirs,
                 cause=cause,
@@ -466,12 +483,15 @@ class Book:
         if account not in self._opened_accounts:
             return "opening"
         assert self._verified_at is not None, "an account is opened by a first look"
-        crossed = self._verified_at.astimezone(BROKER_ZONE).date() != look.at.astimezone(BROKER_ZONE).date()
-        return "while_away" if crossed else "unexplained"
+        return "while_away" if _broker_day(self._verified_at) != _broker_day(look.at) else "unexplained"
 
 
-def _explain(order: Order, completed_status: str | None, session: int) -> tuple[Resolution | None, str]:
-    """What it means that an order of ours is not among the broker's open orders, seen through connection `session`."""
+def _broker_day(at: datetime) -> date:
+    return at.astimezone(BROKER_ZONE).date()
+
+
+def _explain(order: Order, completed_status: str | None, look: ev.Snapshot) -> tuple[Resolution | None, str]:
+    """What it means that an order of ours is not among the broker's open orders."""
     if completed_status is not None:
         match STATUS_SIGNALS.get(completed_status):
             case OrderSignal.CANCELLED:
@@ -481,8 +501,9 @@ def _explain(order: Order, completed_status: str | None, session: int) -> tuple[
             case _:
                 return "lost", f"completed at the broker as {completed_status}, but its executions are missing"
     if order.state is OrderState.UNKNOWN:
-        if order.perm_id or order.filled or order.session == session:
-            return None, ""  # the broker had it once, or may yet receive it: only a person can say more
+        forgotten = _broker_day(order.submitted_at) != _broker_day(look.asked_at)
+        if order.perm_id or order.filled or order.session == look.session or forgotten:
+            return None, ""  # the broker had it, or may yet receive it, or no longer tells: only a person can say more
         return "absent", "the broker, asked twice, knows nothing of it"
     return "lost", "neither open nor completed at the broker, and no execution"
 

@@ -103,7 +103,7 @@ class SimLoop(asyncio.BaseEventLoop):
         if math.isnan(when):
             raise ValueError("a timer needs a time, not NaN")
         timer = asyncio.TimerHandle(when, callback, args, self, context)
-        timer._scheduled = True  # type: ignore[attr-defined]  # asyncio's mark for "on the heap"
+        timer._scheduled = True  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio's mark for "on the heap"
         heapq.heappush(self._timers, (when, next(self._timer_numbers), timer))
         return timer
 
@@ -130,18 +130,18 @@ class SimLoop(asyncio.BaseEventLoop):
             raise Livelock(self._livelock_text())
         while timers and timers[0][0] <= self._now_s:
             timer = heapq.heappop(timers)[2]
-            timer._scheduled = False  # type: ignore[attr-defined]  # no longer on the heap
+            timer._scheduled = False  # type: ignore[attr-defined]  # noqa: SLF001 - no longer on the heap
             ready.append(timer)
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not handle.cancelled():
-                handle._run()
+                handle._run()  # noqa: SLF001 - what a loop does with its handles
 
     def _jump(self) -> None:
         """Make it the time of the next timer that was not cancelled."""
         timers = self._timers
         while timers and timers[0][2].cancelled():
-            heapq.heappop(timers)[2]._scheduled = False  # type: ignore[attr-defined]
+            heapq.heappop(timers)[2]._scheduled = False  # type: ignore[attr-defined]  # noqa: SLF001 - as above
             self._cancelled = max(0, self._cancelled - 1)
         if self._stopping:
             return

@@ -167,7 +167,7 @@ class Story(StoryWorld):
 
         async def end() -> int:
             async with asyncio.timeout(END_WITHIN_S):
-                return await self.world.ended()
+                return await asyncio.shield(self.world.ended())  # late, it is the story that failed
 
         self.exit_code = self.run(end())
 

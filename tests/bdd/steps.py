@@ -54,8 +54,7 @@ def _start_gateway(story: Story) -> None:
 # --- time ------------------------------------------------------------------------------------------------------------
 
 
-@given(parsers.re(r"(?P<count>\d+) (?P<unit>second|minute|hour)s? (pass|passes|have passed)$"))
-@when(parsers.re(r"(?P<count>\d+) (?P<unit>second|minute|hour)s? (pass|passes|have passed)$"))
+@when(parsers.re(r"(?P<count>\d+) (?P<unit>second|minute|hour)s? pass(es)?$"))
 def _pass(story: Story, count: str, unit: str) -> None:
     """Let virtual time pass."""
     story.advance(int(count) * UNIT_S[unit])
@@ -64,10 +63,10 @@ def _pass(story: Story, count: str, unit: str) -> None:
 # --- how the line is -------------------------------------------------------------------------------------------------
 
 
-@then(parsers.parse("the service becomes READY within {seconds:d} seconds"))
-def _becomes_ready(story: Story, seconds: int) -> None:
+@then(parsers.re(r"the service becomes READY within (?P<count>\d+) (?P<unit>second|minute|hour)s?$"))
+def _becomes_ready(story: Story, count: str, unit: str) -> None:
     """READY is reached in time."""
-    story.until_ready(seconds)
+    story.until_ready(int(count) * UNIT_S[unit])
 
 
 @then(parsers.parse("the link is {state}"))
@@ -110,7 +109,10 @@ def _has_ended(story: Story, code: int) -> None:
     assert story.exit_code == code
 
 
-@then("the gateway has seen no order")
-def _no_order(story: Story) -> None:
-    """Not one request to place an order arrived, whatever became of it."""
-    assert story.asked(Request.PLACE_ORDER) == 0
+# --- what the gateway was asked --------------------------------------------------------------------------------------
+
+
+@then(parsers.re(r"the gateway has seen (?P<count>\d+) orders?$"))
+def _orders_seen(story: Story, count: str) -> None:
+    """So many requests to place an order arrived, whatever became of them."""
+    assert story.asked(Request.PLACE_ORDER) == int(count)
