@@ -72,7 +72,7 @@ class Journal:
         self.path = path
         self._seq = 0
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _lock(path)
         except OSError as exc:
             raise JournalError(

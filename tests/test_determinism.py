@@ -1,4 +1,7 @@
-"""The same night twice is the same night: two processes, two hash seeds, one journal. And it passes faster than it is told."""
+"""The same night twice is the same night: two processes, two hash seeds, one journal.
+
+And it passes faster than it is told.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The whole road on real recorded quotes: every fill lies within the market of its second, and three accounts of it agree."""
+"""The whole road on real recorded quotes.
+
+Every fill lies within the market of its second, and three accounts of it agree.
+"""
 
 from __future__ import annotations
 

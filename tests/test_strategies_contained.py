@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sys
-from datetime import UTC, datetime
 from decimal import Decimal as D
 
 import pytest
@@ -35,7 +35,7 @@ class Healthy:
 
 
 async def beside_a_healthy_one(tmp_path, bad, *, seconds=30.0, **policy):
-    """Run a bad strategy beside a healthy one for a while; return the world's events after checking that life goes on."""
+    """Run a bad strategy beside a healthy one for a while; return the world after checking that life goes on."""
     healthy = Healthy()
     specs = [StrategySpec("bad", bad, **policy), StrategySpec("healthy", healthy)]
     async with World(WorldConfig(folder=tmp_path, strategies=specs)) as world:
@@ -99,7 +99,7 @@ async def test_one_that_fails_is_restarted_as_its_policy_says(tmp_path):
     world = await beside_a_healthy_one(tmp_path, bad, restart="on_failure", restart_delay_s=2.0, restart_max=3)
     assert ends(world) == ["failed"] * 4
     assert [e.attempt for e in world.of(ev.StrategyStarted) if e.name == "bad"] == [1, 2, 3, 4]
-    assert [round(b - a) for a, b in zip(began, began[1:], strict=False)] == [2, 4, 8]
+    assert [round(b - a) for a, b in itertools.pairwise(began)] == [2, 4, 8]
 
 
 async def test_one_that_swallows_cancellation(tmp_path):
@@ -114,7 +114,7 @@ async def test_one_that_swallows_cancellation(tmp_path):
 
     world = await beside_a_healthy_one(tmp_path, bad)
     assert ends(world) == ["cancelled"]
-    assert "ignored its cancellation" in [e for e in world.of(ev.StrategyStopped) if e.name == "bad"][0].detail
+    assert "ignored its cancellation" in next(e for e in world.of(ev.StrategyStopped) if e.name == "bad").detail
     assert world.app.supervisor.abandoned == []
 
 
@@ -126,7 +126,7 @@ async def test_one_that_cannot_be_ended_at_all(tmp_path):
         while not let_go.is_set():
             try:
                 await asyncio.sleep(3600)
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - that is what is wrong with it
                 continue
 
     world = await beside_a_healthy_one(tmp_path, bad)

@@ -1,4 +1,7 @@
-"""The daemon and the gateway as two processes over TCP, as a user runs them. These tests are about sockets, signals and exit codes."""
+"""The daemon and the gateway as two processes over TCP, as a user runs them.
+
+These tests are about sockets, signals and exit codes.
+"""
 
 from __future__ import annotations
 

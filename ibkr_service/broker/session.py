@@ -52,6 +52,7 @@ Mode = Literal["simulated", "paper", "live"]
 SYNC_TRIES = 3  # on one connection; then a new connection may help
 SECOND_LOOK_S = 5.0  # what one look cannot explain, a second one this much later settles
 DOUBT_SETTLES_S = 1.0  # after an error on an order, its status usually follows by itself
+TIMER_STEP_S = 0.001  # a wait shorter than floats can add to the time would not end
 JUDGE_GRACE_S = 0.1  # deadlines are judged after bytes that are already waiting were read
 READY_RESETS_BACKOFF_S = 30.0  # a connection that lived this long was not a flap
 
@@ -300,25 +301,25 @@ class Session:
             asked_s = loop.time()
             answer = ib.reqCurrentTimeAsync()
             while not answer.done():
-                silent_for_s = loop.time() - max(asked_s, ib.last_byte_s)
-                unanswered_for_s = loop.time() - asked_s
-                left_s = min(config.probe_timeout_s - silent_for_s, config.wedged_timeout_s - unanswered_for_s)
-                if left_s <= 0:
-                    await self._judge(connection, asked_s, answer)
+                dead_s = max(asked_s, ib.last_byte_s) + config.probe_timeout_s
+                wedged_s = asked_s + config.wedged_timeout_s
+                left_s = min(dead_s, wedged_s) - loop.time()
+                if left_s > 0:
+                    await asyncio.wait([answer], timeout=max(left_s, TIMER_STEP_S))
                 else:
-                    await asyncio.wait([answer], timeout=left_s)
+                    await self._judge(connection, answer, is_wedged=wedged_s <= dead_s)
             answer.exception()  # mark as seen; a lost socket is told by `over`
 
-    async def _judge(self, connection: Connection, asked_s: float, answer: asyncio.Future[Any]) -> None:
-        """The deadline has passed: read what is already here, then decide."""
+    async def _judge(self, connection: Connection, answer: asyncio.Future[Any], *, is_wedged: bool) -> None:
+        """The deadline has passed: read what is already here, then decide. An answer is life; for the dead, any byte is."""
         heard_s = connection.ib.last_byte_s
         await asyncio.sleep(JUDGE_GRACE_S)
-        if answer.done() or connection.ib.last_byte_s > heard_s:
+        if answer.done():
             return
-        config, now_s = self.config, asyncio.get_running_loop().time()
-        if now_s - max(asked_s, heard_s) >= config.probe_timeout_s:
-            raise LineOver(f"dead: no byte for {config.probe_timeout_s:g} s after a probe")
-        raise LineOver(f"wedged: a probe was not answered for {config.wedged_timeout_s:g} s")
+        if is_wedged:
+            raise LineOver(f"wedged: a probe was not answered for {self.config.wedged_timeout_s:g} s")
+        if connection.ib.last_byte_s <= heard_s:
+            raise LineOver(f"dead: no byte for {self.config.probe_timeout_s:g} s after a probe")
 
     async def _stay_subscribed(self, connection: Connection) -> None:
         """Make true what is wanted: cancel, request, ask again for what stays silent or was refused."""

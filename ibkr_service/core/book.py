@@ -344,7 +344,9 @@ class Book:
         if event.status == "Filled":
             return []  # the executions say so, when they come
         signal = STATUS_SIGNALS.get(event.status, OrderSignal.DOUBT)
-        return self._replace(event, order.advanced(signal, "" if signal is OrderSignal.LIVE else event.status))
+        # An error's text says more than the bare word of the status that follows it.
+        reason = "" if signal is OrderSignal.LIVE or order.reason else event.status
+        return self._replace(event, order.advanced(signal, reason))
 
     def _errored(self, event: ev.OrderErrored) -> list[ev.Event]:
         reason = f"{event.text} (code {event.code})"

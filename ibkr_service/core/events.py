@@ -343,9 +343,9 @@ class Snapshot(Fact, frozen=True, kw_only=True, tag="Snapshot"):
 
     Everything it holds, asked for (`asked_at`) and answered in one session.
 
-    `positions` are (account, conId, quantity); `open_refs` are the references among the open orders, `open_perm_ids` all of them; `completed` our
-    references among today's completed orders with their final status. Fills and positions were delivered one by one
-    before it.
+    `positions` are (account, conId, quantity); `open_refs` the references among the open orders, `open_perm_ids` all of
+    these; `completed` our references among today's completed orders with their final status. Fills and positions were
+    delivered one by one before it.
     """
 
     asked_at: datetime

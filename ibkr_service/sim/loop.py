@@ -118,8 +118,9 @@ class SimLoop(asyncio.BaseEventLoop):
     def _run_once(self) -> None:
         """One turn: the timers that are due, then every callback that was ready when the turn began.
 
-        BaseEventLoop's own turn asks a selector how long to wait, compares handles in Python and measures slow callbacks;
-        here there is nothing to wait for, so that a night of rehearsal spends its time in the service instead.
+        BaseEventLoop's own turn asks a selector how long to wait, compares handles in Python and measures slow
+        callbacks; here there is nothing to wait for, so that a night of rehearsal spends its time in the service
+        instead.
         """
         ready, timers = self._ready, self._timers
         if not ready:

@@ -26,6 +26,32 @@ def invalid(cause: str) -> Refused:
     return Refused(321, f"Error validating request.-'bW' : cause - {cause}")
 
 
+NOT_MODELLED: Final = (
+    "goodAfterTime",
+    "goodTillDate",
+    "displaySize",
+    "allOrNone",
+    "minQty",
+    "discretionaryAmt",
+    "percentOffset",
+    "deltaNeutralOrderType",
+    "deltaNeutralContract",
+    "trailStopPrice",
+    "trailingPercent",
+    "scalePriceIncrement",
+    "hedgeType",
+    "algoStrategy",
+    "conditions",
+    "adjustedOrderType",
+    "triggerPrice",
+    "cashQty",
+    "discretionaryUpToLimitPrice",
+)
+"""Attributes that change how an order trades: ignoring one of them would be a lie, so the order is refused."""
+
+_NOTHING = frozenset({"", "0", "0.0", "false", "False"})
+
+
 def check(ticket: Ticket, instrument: Instrument) -> None:
     """Look at an order.
 
@@ -44,6 +70,12 @@ def _type_is_known(ticket: Ticket, _instrument: Instrument) -> None:
 def _time_in_force_is_known(ticket: Ticket, _instrument: Instrument) -> None:
     if ticket.tif not in TIMES_IN_FORCE:
         raise Refused(201, f"Order rejected - reason:The time-in-force {ticket.tif} is not modelled by the simulator")
+
+
+def _attributes_are_modelled(ticket: Ticket, _instrument: Instrument) -> None:
+    for name in NOT_MODELLED:
+        if ticket.values.get(name, "") not in _NOTHING:
+            raise Refused(201, f"Order rejected - reason:The attribute {name} is not modelled by the simulator")
 
 
 def _quantity_is_positive(ticket: Ticket, _instrument: Instrument) -> None:
@@ -96,6 +128,7 @@ def check_change(old: Ticket, new: Ticket, known: Contract | Combo, found: Instr
 RULES: Final[tuple[Callable[[Ticket, Instrument], None], ...]] = (
     _type_is_known,
     _time_in_force_is_known,
+    _attributes_are_modelled,
     _quantity_is_positive,
     _quantity_is_whole,
     _has_price,

@@ -95,7 +95,7 @@ class RandomWalk:
 
 
 class _Walker:
-    """One instrument's walk; it remembers its latest quote, since an option chain asks for the same one over and over."""
+    """One instrument's walk; it remembers its latest quote, since an option chain asks for it over and over."""
 
     def __init__(self, key: str, reference: Decimal, volatility: float, con_id: int) -> None:
         self._key = key

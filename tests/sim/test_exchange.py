@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ibkr_service.sim import Gateway, GatewayConfig
+from ibkr_service.sim import Gateway, GatewayConfig, ReplayFile
 from ibkr_service.sim.contracts import Universe
 from ibkr_service.sim.loop import SimLoop
 from ibkr_service.sim.orders import DONE, TRANSITIONS, IllegalMove, Move, Order, Status
@@ -144,20 +144,72 @@ async def test_a_cancel_takes_its_time_and_is_confirmed(gateway, client):
     assert gateway.clock._timers == {}
 
 
-async def test_a_fill_may_be_faster_than_a_cancel(gateway, client):
-    """Then the cancel is told 10148, and the order is Filled."""
-    client.place(1, orderType="LMT", lmtPrice=price_of(gateway).ask - Decimal("0.03"), totalQuantity=1)
-    for _ in range(3000):
-        await asyncio.sleep(0.01)
-        order = gateway.exchange.orders[1, 1]
-        if order.is_routed and price_of(gateway).ask == order.ticket.limit + Decimal("0.01"):
-            client.ask(4, 1, 1, "")
-            await asyncio.sleep(0.5)
-            break
-    # Whether it was cancelled or filled is the seed's choice; that it ended once, and was told right, is not.
-    assert client.statuses(1)[-1] in {"Filled", "Cancelled"}
-    expected = (1, 10148) if gateway.executions else (1, 202)
-    assert client.errors() == [expected]
+RECORDING = """timestamp,bid,ask
+2013-01-01 22:00:00,1.30,1.31
+2013-01-01 22:00:10,1.29,1.30
+"""
+
+
+async def test_a_fill_may_be_faster_than_a_cancel(tmp_path):
+    """The quote crosses while the cancel is on its way: the order is Filled, and the cancel is told 10148."""
+    path = tmp_path / "eurusd.csv"
+    path.write_text(RECORDING)
+    gateway = Gateway(GatewayConfig(replay=(ReplayFile(path),)))
+    client = RawClient(gateway)
+    client.place(1, forex(), orderType="LMT", lmtPrice=Decimal("1.305"), totalQuantity=20_000)
+    await asyncio.sleep(9.99)
+    client.ask(4, 1, 1, "")
+    client.ask(4, 1, 1, "")
+    client.place(1, forex(), orderType="LMT", lmtPrice=Decimal("1.31"), totalQuantity=20_000)
+    assert client.errors() == [(1, 105)]
+    await asyncio.sleep(1)
+    assert client.statuses(1) == ["PreSubmitted", "Submitted", "PendingCancel", "Filled"]
+    assert client.errors() == [(1, 105), (1, 10148)]
+    assert [execution.price for execution in gateway.executions] == [Decimal("1.30")]
+    gateway.close()
+
+
+async def test_without_a_quote_orders_wait_and_ioc_orders_end(tmp_path):
+    """Before the first recorded quote there is nothing to trade on."""
+    early, late = tmp_path / "eurusd.csv", tmp_path / "gbpusd.csv"
+    early.write_text(RECORDING)
+    late.write_text(RECORDING.replace("22:00:00", "22:00:05"))
+    gateway = Gateway(GatewayConfig(replay=(ReplayFile(early), ReplayFile(late))))
+    client, pair = RawClient(gateway), forex(12087797)
+    client.place(1, pair, totalQuantity=20_000)
+    client.place(2, pair, totalQuantity=20_000, tif="IOC")
+    client.place(3, pair, totalQuantity=20_000, whatIf=1)
+    await asyncio.sleep(1)
+    assert client.statuses(1)[-1] == "Submitted"
+    assert client.statuses(2)[-1] == "Cancelled"
+    await asyncio.sleep(5)
+    assert client.statuses(1)[-1] == "Filled"
+    gateway.close()
+
+
+async def test_a_held_order_is_changed_transmitted_or_cancelled(gateway, client):
+    """Nobody is told of it before."""
+    client.place(1, transmit=0)
+    client.place(1, transmit=0, totalQuantity=7)
+    client.place(2, transmit=0)
+    await asyncio.sleep(1)
+    assert client.of(3) == client.of(5) == []
+    client.place(1, totalQuantity=8)
+    client.ask(4, 1, 2, "")
+    await asyncio.sleep(1)
+    assert client.statuses(1)[-1] == "Filled"
+    assert client.statuses(2) == ["Cancelled"]
+    assert gateway.executions[0].shares == 8
+
+
+async def test_a_modification_of_an_order_under_way_goes_with_it(gateway, client):
+    """New terms before it has arrived hold when it arrives; an unknown contract is no modification."""
+    client.place(1, orderType="LMT", lmtPrice=Decimal(100), totalQuantity=1)
+    client.place(1, orderType="LMT", lmtPrice=Decimal(300), totalQuantity=1)
+    client.place(1, stock(1), orderType="LMT", lmtPrice=Decimal(300), totalQuantity=1)
+    await asyncio.sleep(0.3)
+    assert client.statuses(1)[-1] == "Filled"
+    assert client.errors() == [(1, 200)]
 
 
 async def test_cancels_that_cannot_be_are_refused(gateway, client):

@@ -23,6 +23,7 @@ SERVERS_OWN = {
     "deltaNeutralOpenClose",
     "clientId",
     "permId",
+    "volatilityType",
     "transmit",  # not echoed
     "orderMiscOptions",
     "extOperator",
@@ -75,6 +76,7 @@ def rich_order():
         "SELL",
         300,
         123.45,
+        auxPrice=1.5,
         orderId=7,
         tif="GTC",
         orderRef="2147483647",
@@ -191,7 +193,7 @@ def test_a_plain_order_has_115_fields_at_176():
 
 
 def test_the_official_clients_sentinels_and_missing_tail_are_unset():
-    """ibapi writes unset numbers out, and leaves off what its version does not know."""
+    """The official client writes unset numbers out, and leaves off what its version does not know."""
     sentinels = {
         **dict.fromkeys(["triggerPrice", "lmtPriceOffset", "adjustedStopPrice", "cashQty"], "1.7976931348623157e+308"),
         "action": "BUY",
