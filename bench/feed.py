@@ -1,6 +1,6 @@
-"""The ticks that both sides are fed: one file, made from a seed, the same bytes for everybody.
+"""The ticks that both sides are fed: made from a seed, the same bytes for everybody.
 
-The file has three parts. *Opening*: a bid, ask and last for every instrument, then a tenth of the ticks; it warms up and
+It has three parts. *Opening*: a bid, ask and last for every instrument, then a tenth of the ticks; it warms up and
 is not timed. *Timed*: random ticks, and the mark: the last instrument trades at `MARK`, so that a reader knows that it
 has read the end. *Closing*: a new volume for every instrument, so that each side tells the whole quote of each once
 more. What these quotes must then be is computed here, by neither side.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from ibkr_service.sim.messages import Answer
@@ -27,6 +27,8 @@ BID, ASK, LAST, VOLUME = 1, 2, 4, 8
 SIZE_OF = {BID: 0, ASK: 3, LAST: 5}
 # What a liquid stock sends: mostly prices that carry their size, now and then a size alone.
 KINDS = [BID] * 36 + [ASK] * 36 + [LAST] * 14 + [SIZE_OF[BID]] * 5 + [SIZE_OF[ASK]] * 5 + [VOLUME] * 4
+
+PARTS = ("opening", "timed", "closing")
 
 Quote = list[float]
 """bid, ask, last, bid size, ask size, last size, volume."""
@@ -88,24 +90,17 @@ def make(ticks: int) -> Feed:
     return Feed(b"".join(opening), b"".join(timed), b"".join(closing), ticks, quotes)
 
 
-def save(feed: Feed, path: Path) -> None:
+def save(feed: Feed, folder: Path) -> None:
     """Write it, for the processes that are measured."""
-    known = {name: value.decode() if isinstance(value, bytes) else value for name, value in _texts(feed).items()}
-    path.write_text(json.dumps(known))
+    for part in PARTS:
+        (folder / part).write_bytes(getattr(feed, part))
+    (folder / "known.json").write_text(json.dumps({"ticks": feed.ticks, "quotes": feed.quotes}))
 
 
-def load(path: Path) -> Feed:
+def load(folder: Path) -> Feed:
     """Read what `save` wrote."""
-    known = json.loads(path.read_text())
-    return Feed(**{name: _bytes(value) if isinstance(value, str) else value for name, value in known.items()})
-
-
-def _texts(feed: Feed) -> dict[str, object]:
-    return {name: value.decode("latin-1") if isinstance(value, bytes) else value for name, value in asdict(feed).items()}
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("latin-1")
+    known = json.loads((folder / "known.json").read_text())
+    return Feed(**{part: (folder / part).read_bytes() for part in PARTS}, **known)
 
 
 def large_chunks(data: bytes) -> list[bytes]:

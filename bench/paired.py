@@ -7,6 +7,7 @@ figure by itself; the least and the greatest ratio of a round say how much to be
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -47,8 +48,6 @@ def child(script: str, *arguments: str) -> Result:
 
 def environment() -> dict[str, str]:
     """The child's environment: ours, and this checkout first on its path."""
-    import os  # noqa: PLC0415
-
     return {**os.environ, "PYTHONPATH": str(HERE.parent)}
 
 

@@ -23,6 +23,7 @@ from ibkr_service.core import events as ev
 from ibkr_service.core.errors import JournalError
 
 SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 0.05  # a write that waits for another program's lock holds the event loop; SQLite's default is 5 s
 Durability = Literal["process", "power"]
 
 _SCHEMA = """
@@ -81,6 +82,12 @@ class Journal:
         try:
             self._db = _open(path, durability)
             self._seq = self._db.execute("SELECT coalesce(max(seq), 0) FROM journal").fetchone()[0]
+        except (OSError, sqlite3.OperationalError) as exc:  # the disk or another process, not the journal's contents
+            self._lock.close()
+            raise JournalError(
+                f"cannot use journal {path} ({exc}): keep it, see to the disk, its rights and who else has it open, "
+                "then start again"
+            ) from exc
         except sqlite3.Error as exc:
             self._lock.close()
             raise JournalError(
@@ -163,7 +170,7 @@ def open_readonly(path: Path) -> sqlite3.Connection:
 def _open(path: Path, durability: Durability) -> sqlite3.Connection:
     # Created by us first, so that it never exists with wider rights.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    db = sqlite3.connect(path, isolation_level=None)  # each INSERT commits by itself
+    db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)  # each INSERT commits by itself
     try:
         _check(db, path)
         db.execute("PRAGMA journal_mode=WAL")
@@ -188,7 +195,7 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
 
 def _lock(path: Path) -> IO[str]:
     """Hold an exclusive lock on a file beside the journal for as long as it is open."""
-    file = Path(f"{path}.lock").open("w")  # noqa: SIM115 - held for the life of the journal
+    file = os.fdopen(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600), "w")  # held for the life of the journal
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:

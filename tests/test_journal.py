@@ -28,9 +28,7 @@ EUR = Forex("EUR", "USD")
 
 def submitted(ref="r1", key="k", **changes):
     """An order of ours."""
-    intent = Intent(
-        instrument=EUR, action="BUY", quantity=D("1000"), order_type="LMT", limit_price=D("1.10"), **changes
-    )
+    intent = Intent(instrument=EUR, action="BUY", quantity=D(1000), order_type="LMT", limit_price=D("1.10"), **changes)
     return ev.OrderSubmitted(at=AT, ref=ref, key=key, strategy="s", account="DU1", intent=intent)
 
 
@@ -90,7 +88,7 @@ def journal(path):
     journal.close()
 
 
-# --- what is written is read -------------------------------------------------------------------------------------------
+# --- what is written is read -----------------------------------------------------------------------------------------
 
 
 def test_facts_come_back_as_they_were(journal, path):
@@ -159,7 +157,7 @@ def test_orders_and_fills_can_be_asked_for_in_sql(journal):
     ]
 
 
-# --- one writer, owner only ---------------------------------------------------------------------------------------------
+# --- one writer, owner only ------------------------------------------------------------------------------------------
 
 
 def test_the_file_is_the_owners_alone(journal, path):
@@ -203,7 +201,7 @@ def test_others_may_look_while_it_is_written(journal, path):
     db.close()
 
 
-# --- what is not sound is refused ------------------------------------------------------------------------------------------
+# --- what is not sound is refused ------------------------------------------------------------------------------------
 
 
 def test_a_file_that_is_no_database_is_refused(path):
@@ -233,7 +231,7 @@ def test_a_journal_of_a_newer_version_is_refused(journal, path):
     journal.append(FACTS[0])
     journal._db.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
     journal.close()
-    with pytest.raises(JournalError, match="newer ibkr_service .*upgrade"):
+    with pytest.raises(JournalError, match=r"newer ibkr_service .*upgrade"):
         Journal(path)
 
 
@@ -268,16 +266,32 @@ def test_a_row_of_another_type_is_named_too(journal, body):
 
 
 def test_a_folder_in_place_of_the_file_is_refused(tmp_path):
-    """Whatever stands in the way, the text names the journal."""
+    """Whatever stands in the way: the text does not advise to throw the journal away."""
     (tmp_path / "journal.sqlite").mkdir()
-    with pytest.raises(JournalError, match="journal"):
+    with pytest.raises(JournalError, match=r"cannot use journal .*keep it"):
         Journal(tmp_path / "journal.sqlite")
+
+
+def test_a_journal_that_another_program_holds_is_not_called_corrupt(journal, path):
+    """Somebody's SQL shell with an open transaction: nobody is told to move a sound journal away."""
+    journal.append(FACTS[0])
+    journal.close()
+    shell = sqlite3.connect(path, timeout=0, isolation_level=None)
+    shell.execute("PRAGMA journal_mode=DELETE")
+    shell.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(JournalError, match=r"locked.*keep it"):
+        Journal(path)
+    shell.rollback()
+    shell.close()
+    again = Journal(path)
+    assert list(again.replay()) == [FACTS[0]]
+    again.close()
 
 
 def test_a_path_under_a_file_is_refused(tmp_path):
     """Its folder cannot be made."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(JournalError, match="choose another journal.path"):
+    with pytest.raises(JournalError, match=r"choose another journal\.path"):
         Journal(tmp_path / "file" / "journal.sqlite")
 
 
@@ -297,7 +311,7 @@ def test_looking_at_what_is_no_journal_is_refused(tmp_path):
             open_readonly(tmp_path / name)
 
 
-# --- the disk says no ------------------------------------------------------------------------------------------------------
+# --- the disk says no ------------------------------------------------------------------------------------------------
 
 
 def test_a_write_that_fails_is_told_and_leaves_no_trace(journal, monkeypatch):
@@ -320,13 +334,30 @@ def test_a_write_that_fails_is_told_and_leaves_no_trace(journal, monkeypatch):
 def test_a_full_database_is_told(journal):
     """SQLite's own word for it, not a double's."""
     journal._db.execute("PRAGMA max_page_count=20")
-    with pytest.raises(JournalError, match="full"):
+
+    def fill_up():
         for number in range(10_000):
             journal.append(submitted(f"r{number}", key="x" * 500))
+
+    with pytest.raises(JournalError, match="full"):
+        fill_up()
     journal._db.execute("PRAGMA max_page_count=2000")
     written = len(list(journal.replay()))
     journal.append(FACTS[0])
     assert len(list(journal.replay())) == written + 1
+
+
+def test_another_programs_lock_is_not_waited_for(journal, path):
+    """A write that waited would hold the event loop: it fails at once, and works when the lock is gone."""
+    shell = sqlite3.connect(path, timeout=0, isolation_level=None)
+    shell.execute("BEGIN IMMEDIATE")
+    assert journal._db.execute("PRAGMA busy_timeout").fetchone()[0] <= 100
+    with pytest.raises(JournalError, match="locked"):
+        journal.append(FACTS[0])
+    shell.rollback()
+    shell.close()
+    journal.append(FACTS[0])
+    assert list(journal.replay()) == [FACTS[0]]
 
 
 @pytest.mark.parametrize("durability", ["process", "power"])
