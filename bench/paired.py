@@ -66,6 +66,12 @@ def ratio(upper: list[float], lower: list[float]) -> str:
     return f"{median(upper) / median(lower):.2f} ({min(by_round):.2f}..{max(by_round):.2f})"
 
 
+def alone(what: str, values: list[float]) -> Row:
+    """A figure that has no pair: its median, and its least and greatest value."""
+    spread = f"({min(values):,.0f}..{max(values):,.0f})" if len(values) > 1 else ""
+    return Row(what, "", f"{median(values):,.0f}", spread)
+
+
 def print_table(rows: list[Row]) -> None:
     """Print the rows in columns."""
     lines = [Row("what", "baseline", "service", "ratio (min..max)"), *rows]

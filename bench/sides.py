@@ -32,6 +32,7 @@ from ibkr_service.supervisor import StrategySpec
 
 LIMIT_S = 30.0  # no handshake and no subscription takes so long
 HOLD_LIMIT_S = 2.0  # as settings.toml has it
+NEVER_S = 3_600.0
 FAST = 100_000  # messages a second: pacing is not what is measured
 OPTIONS_EXPIRY = "20261218"
 
@@ -100,7 +101,8 @@ async def service(
     clock = SystemClock()
     quiet_logs(folder, clock)
     config = AppConfig(
-        session=SessionConfig(server.host, server.port, client_id=1, max_rate_per_s=FAST),
+        # No probes: an answer must not fall between two pieces of a message of the feed.
+        session=SessionConfig(server.host, server.port, 1, max_rate_per_s=FAST, probe_interval_s=NEVER_S),
         limits=WIDE_LIMITS,
         journal_path=folder / "journal.sqlite",
         hold_limit_s=HOLD_LIMIT_S,

@@ -25,8 +25,8 @@ from ibkr_service.desk import Desk
 
 CHUNKS = {"large": feed.large_chunks, "one": feed.one_tick_chunks}
 FIELDS = ("bid", "ask", "last", "bidSize", "askSize", "lastSize", "volume")
-SIZES = {"large": 300_000, "one": 150_000}
-QUICK_SIZES = {"large": 40_000, "one": 15_000}
+SIZES = {"large": 300_000, "one": 60_000}
+QUICK_SIZES = {"large": 30_000, "one": 10_000}
 
 
 class Reader:

@@ -23,6 +23,7 @@ from ibkr_service.core.book import Book
 from ibkr_service.core.errors import (
     DeskClosed,
     GatewayError,
+    InvalidIntent,
     KeyReused,
     Paced,
     Refused,
@@ -145,8 +146,8 @@ class Desk:
         """Receive ticks of an instrument, over all reconnects, until `unwatch`. Watching twice is watching once."""
         self._check_open()
         if instrument not in self._subscriber.watched:
+            self._watching.watch(instrument)  # first: it refuses what is no instrument
             self._subscriber.watched.add(instrument)
-            self._watching.watch(instrument)
 
     def unwatch(self, instrument: AnyInstrument) -> None:
         """Receive no more ticks of it; the unread one is discarded."""
@@ -173,13 +174,14 @@ class Desk:
         a new wish.
 
         Raises:
-            Refused: a limit forbids it. NotReady, Paced: it cannot leave now. KeyReused: the key stands for another
-            intent.
-            JournalError: the disk said no. DeskClosed. After each of these nothing was sent.
+            InvalidIntent: it is none. Refused: a limit forbids it. NotReady, Paced: it cannot leave now.
+            KeyReused: the key stands for another intent. JournalError: the disk said no. DeskClosed.
+            After each of these nothing was sent.
         """
         self._check_open()
         if self._no_orders_because is not None:
             raise Refused("shutdown", "no new orders", self._no_orders_because)
+        _check_arguments(intent, key)
         if key is None:
             self._automatic_keys += 1
             key = f"#{self._refs.run_id}.{self._automatic_keys}"
@@ -324,3 +326,9 @@ class Desk:
     def _check_open(self) -> None:
         if self._closed_because is not None:
             raise DeskClosed(f"the desk of {self.name} is closed: {self._closed_because}")
+
+
+def _check_arguments(intent: object, key: object) -> None:
+    """Strategies are not type-checked; what they pass is, before it reaches the journal."""
+    if not isinstance(intent, Intent) or not isinstance(key, str | None):
+        raise InvalidIntent(f"submit takes an Intent and a text as key, not {intent!r} and {key!r}")

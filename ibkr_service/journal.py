@@ -104,13 +104,7 @@ class Journal:
         Raises:
             JournalError: it was not written.
         """
-        row = (
-            self._seq + 1,
-            event.at.isoformat(),
-            type(event).__name__,
-            getattr(event, "ref", None),
-            _encoder.encode(event).decode(),
-        )
+        row = (self._seq + 1, event.at.isoformat(), type(event).__name__, getattr(event, "ref", None), _body(event))
         try:
             self._write(row)
         except sqlite3.Error as exc:
@@ -143,6 +137,20 @@ class Journal:
         """Close the file; safe to call twice."""
         self._db.close()
         self._lock.close()
+
+
+def _body(event: ev.Event) -> str:
+    """The fact as JSON that can be read back: one row that cannot would bar every later start.
+
+    Raises:
+        JournalError: a value is of a kind that the fact does not have (a strategy may pass anything).
+    """
+    try:
+        body = _encoder.encode(event)
+        _decoder.decode(body)
+    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as exc:
+        raise JournalError(f"a {type(event).__name__} that could not be read back is not written: {exc}") from exc
+    return body.decode()
 
 
 def export(db: sqlite3.Connection) -> Iterator[str]:

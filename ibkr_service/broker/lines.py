@@ -72,7 +72,12 @@ class Lines:
     # --- what is wanted ----------------------------------------------------------------------------------------------
 
     def watch(self, instrument: AnyInstrument) -> None:
-        """One more watcher of an instrument."""
+        """One more watcher of an instrument.
+
+        Raises:
+            InvalidIntent: it is not one; told to the strategy that asks, since the session could not live with it.
+        """
+        translate.contract_of(instrument)
         line = self._lines.get(instrument)
         if line is None:
             # A gap that began before stays open until ticks come; its epoch goes on counting.

@@ -311,7 +311,7 @@ class Session:
             answer.exception()  # mark as seen; a lost socket is told by `over`
 
     async def _judge(self, connection: Connection, answer: asyncio.Future[Any], *, is_wedged: bool) -> None:
-        """The deadline has passed: read what is already here, then decide. An answer is life; for the dead, any byte is."""
+        """The deadline has passed: read what is already here, then decide. An answer is life, or any byte."""
         heard_s = connection.ib.last_byte_s
         await asyncio.sleep(JUDGE_GRACE_S)
         if answer.done():

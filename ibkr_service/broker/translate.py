@@ -17,6 +17,7 @@ from typing import Any
 import ib_insync
 
 from ibkr_service.core import events as ev
+from ibkr_service.core.errors import InvalidIntent
 from ibkr_service.core.instrument import AnyInstrument, Bag, Forex, Future, Index, Option, Other, Right, Stock
 from ibkr_service.core.orders import Action, Intent
 
@@ -56,7 +57,11 @@ def optional_decimal(value: float | None) -> Decimal | None:
 
 
 def contract_of(instrument: AnyInstrument, con_id: int = 0) -> Any:
-    """The contract that describes an instrument to TWS; with its conId if that is known."""
+    """The contract that describes an instrument to TWS; with its conId if that is known.
+
+    Raises:
+        InvalidIntent: it is not an instrument at all.
+    """
     match instrument:
         case Stock():
             contract = ib_insync.Stock(
@@ -97,6 +102,8 @@ def contract_of(instrument: AnyInstrument, con_id: int = 0) -> Any:
             )
         case Other():
             contract = ib_insync.Contract(secType=instrument.sec_type, conId=instrument.con_id)
+        case _:
+            raise InvalidIntent(f"{instrument!r} is not an instrument: use Stock, Forex, Option, Future or Index")
     contract.conId = con_id or contract.conId
     return contract
 

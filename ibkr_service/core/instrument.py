@@ -17,10 +17,19 @@ from ibkr_service.core.errors import InvalidIntent
 
 Right = Literal["C", "P"]
 ROUTING = frozenset({"exchange", "primary_exchange"})
+_KINDS: dict[str, tuple[type, ...]] = {"strike": (float, int), "con_id": (int,), "legs": (tuple,)}  # all else is text
 
 
 class Instrument(msgspec.Struct, frozen=True, eq=False, tag_field="kind"):
     """Base of all instruments. Equality and hash leave routing hints out."""
+
+    def __post_init__(self) -> None:
+        # A struct does not check types when it is made; a wrong one would be journalled, and could not be read back.
+        for name in self.__struct_fields__:
+            value, kinds = getattr(self, name), _KINDS.get(name, (str,))
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                wanted = " or ".join(kind.__name__ for kind in kinds)
+                raise InvalidIntent(f"{type(self).__name__}: {name} must be {wanted}, not {value!r}")
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -82,6 +91,9 @@ class Option(Instrument, frozen=True, eq=False, tag="Option"):
     exchange: str = "SMART"
 
     def __post_init__(self) -> None:
+        Instrument.__post_init__(self)
+        if self.right not in {"C", "P"}:
+            raise InvalidIntent(f"option right must be C or P, not {self.right!r}")
         if not re.fullmatch(r"\d{8}", self.expiry):
             raise InvalidIntent(f"option expiry must be YYYYMMDD, not {self.expiry!r}")
         if not 0 < self.strike < float("inf"):

@@ -22,7 +22,7 @@ from typing import Literal
 import msgspec
 
 from ibkr_service.core.errors import InvalidIntent
-from ibkr_service.core.instrument import AnyInstrument, Bag, Index, Other
+from ibkr_service.core.instrument import AnyInstrument, Bag, Index, Instrument, Other
 
 Action = Literal["BUY", "SELL"]
 OrderType = Literal["MKT", "LMT"]
@@ -50,6 +50,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_instrument(self.instrument)
+        _check_kind("outside_rth", self.outside_rth, bool)
+        _check_kind("account", self.account, str)
         _check_decimal("quantity", self.quantity)
         if self.quantity <= 0:
             raise InvalidIntent(f"quantity must be above 0, not {self.quantity}")
@@ -85,7 +87,15 @@ def _check_decimal(name: str, value: object) -> None:
         raise InvalidIntent(f"{name} must be finite, not {value}")
 
 
+def _check_kind(name: str, value: object, kind: type) -> None:
+    # Structs do not check types when they are made.
+    if not isinstance(value, kind):
+        raise InvalidIntent(f"{name} must be {kind.__name__}, not {value!r}")
+
+
 def _check_instrument(instrument: object) -> None:
+    if not isinstance(instrument, Instrument):
+        raise InvalidIntent(f"{instrument!r} is not an instrument: use Stock, Forex, Option or Future")
     if isinstance(instrument, Index):
         raise InvalidIntent(f"{instrument} is an index: it can be watched, not traded")
     if isinstance(instrument, (Bag, Other)):

@@ -29,7 +29,7 @@ class Ref(NamedTuple):
 
 def digest(strategy: str, key: str) -> str:
     """Eight hex digits that tell keys apart where the key itself may not fit."""
-    return hashlib.blake2s(f"{strategy}\0{key}".encode(), digest_size=4).hexdigest()
+    return hashlib.blake2s(f"{strategy}\0{key}".encode(errors="surrogatepass"), digest_size=4).hexdigest()
 
 
 def parse(text: str) -> Ref | None:

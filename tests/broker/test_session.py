@@ -26,7 +26,6 @@ from ibkr_service.core.link import Link
 from ibkr_service.core.orders import Intent, OrderState
 from ibkr_service.sim import GatewayConfig, answers
 from ibkr_service.sim import session as gateway_session
-from ibkr_service.sim.loop import Livelock
 from ibkr_service.sim.messages import Answer
 from ibkr_service.sim.wire import frame
 from ibkr_service.supervisor import StrategySpec
