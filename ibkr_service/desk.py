@@ -41,7 +41,7 @@ log = structlog.get_logger("ibkr_service.desk")
 class Wire(Protocol):
     """The narrow thing a desk places orders on.
 
-    Everything but `con_id` is synchronous and acts at once or not at all.
+    What is synchronous acts at once or not at all.
     """
 
     def check_can_place(self) -> str:
@@ -58,6 +58,10 @@ class Wire(Protocol):
 
     async def con_id(self, instrument: AnyInstrument) -> int:
         """The broker's id of an instrument."""
+        ...
+
+    async def first_quote(self, instrument: AnyInstrument, timeout_s: float) -> ev.Tick:
+        """One usable quote."""
         ...
 
 
@@ -164,6 +168,16 @@ class Desk:
         """
         self._check_open()
         return await self._wire.con_id(instrument)
+
+    async def first_quote(self, instrument: AnyInstrument, timeout_s: float = 10.0) -> ev.Tick:
+        """One usable quote of an instrument that need not be watched: a bid and an ask, or a last price.
+
+        Raises:
+            BrokerRefused: the broker's error for this request. RequestTimeout: none came within `timeout_s`.
+            UnknownInstrument, NotReady, DeskClosed: as they say.
+        """
+        self._check_open()
+        return await self._wire.first_quote(instrument, timeout_s)
 
     # --- orders ------------------------------------------------------------------------------------------------------
 

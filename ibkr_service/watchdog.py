@@ -66,6 +66,6 @@ class Watchdog:
         """Take the evidence while the loop is held."""
         task = asyncio.current_task(loop)  # a dictionary look-up: safe from another thread
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - the documented way to see another thread's stack
-        stack = "".join(traceback.format_stack(frame, limit=12)) if frame is not None else ""
+        stack = "".join(traceback.format_stack(frame, limit=6)) if frame is not None else ""
         name = task.get_name() if task is not None else "(no task)"
         loop.call_soon_threadsafe(self._report, name, self.limit_s, stack)

@@ -292,6 +292,8 @@ class IB(ib_insync.IB):
             return await self._request(what, call, timeout_s)
 
     async def _request(self, what: str, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+        if not self.client.isConnected():
+            raise NotReady(f"{what}: the connection to the gateway is down")  # the library would register it first
         try:
             # Not wait_for: before Python 3.12 it swallows a cancellation that coincides with the answer.
             async with asyncio.timeout(timeout_s):

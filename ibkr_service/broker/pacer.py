@@ -119,10 +119,13 @@ class Pacer:
         used = self._in_window()
         limit = self.rate_per_s if urgency <= HEARTBEAT else self._ordinary_rate
         if used >= limit:
-            return self._sent[used - limit] + WINDOW_S - now
+            free_s = self._sent[used - limit] + WINDOW_S
+            if urgency > HEARTBEAT:
+                self._credit, self._credit_at = 0.0, free_s  # waiting for room earns no second burst
+            return free_s - now
         if urgency <= HEARTBEAT:
             return 0.0
-        self._credit = min(BURST, self._credit + (now - self._credit_at) * self._ordinary_rate)
+        self._credit = min(BURST, self._credit + max(0.0, now - self._credit_at) * self._ordinary_rate)
         self._credit_at = now
         return 0.0 if self._credit >= 1 else (1 - self._credit) / self._ordinary_rate
 

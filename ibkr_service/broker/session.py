@@ -399,6 +399,21 @@ class Session:
         self._con_ids[instrument] = con_id
         return con_id
 
+    async def first_quote(self, instrument: AnyInstrument, timeout_s: float) -> ev.Tick:
+        """One usable quote (a bid and an ask, or a last price), asked for over a line that is given back at once.
+
+        Raises:
+            BrokerRefused: the broker's error for this request. RequestTimeout: no usable quote within `timeout_s`.
+            UnknownInstrument: no contract, or several, fit. NotReady: the link is, or went, down.
+        """
+        connection = self._live()
+        contract = translate.contract_of(instrument, await self._con_id(connection, instrument))
+        ticker = await connection.ib.reqMktDataAsync(contract, timeout_s=timeout_s)
+        mono_s = asyncio.get_running_loop().time()
+        tick = translate.tick(self._clock.now(), connection.number, instrument, ticker, 0, mono_s)
+        connection.ib.stop_quotes(contract)
+        return tick
+
     # --- the wire of the desks ---------------------------------------------------------------------------------------
 
     def check_can_place(self) -> str:

@@ -152,9 +152,9 @@ def order_of(intent: Intent, ref: str, account: str) -> Any:
     return order
 
 
-def _plain(value: Decimal) -> Decimal:
-    """The same number, to be written digit by digit: `str` would put 1E+3 on the wire, a float 0.30000000000000004."""
-    return Decimal(f"{value:f}")
+def _plain(value: Decimal) -> str:
+    """The number digit by digit, as the library passes text on: `str` might write 1E+3, a float 0.30000000000000004."""
+    return f"{value:f}"
 
 
 def open_order(at: datetime, session: int, contract: Any, order: Any, status: str) -> ev.OpenOrderReported:
@@ -264,6 +264,6 @@ def _number(value: float) -> float | None:
 
 def _quote(price: float, size: float) -> tuple[float | None, float | None]:
     """One side of the market. -1 with size 0 is "no quote"; a combination may well be quoted at -1.00 with a size."""
-    if not math.isfinite(price) or (price in {-1.0, 0.0} and not size > 0):
+    if not abs(price) < UNSET_FROM or (price in {-1.0, 0.0} and not size > 0):  # NaN compares False
         return None, None
-    return price, (size if size >= 0 else None)
+    return price, _number(size)
