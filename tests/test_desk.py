@@ -1,6 +1,7 @@
-"""What a strategy holds.
+"""What a strategy holds: a key is one order, and a closed desk lets nobody hang.
 
-Nothing comes between the check and the act, a key is one order, and a closed desk lets nobody hang. The wire is a double written by hand: it remembers what was placed, and can refuse as the real one does.
+Goal: nothing comes between the check and the act. Method: a wire written by hand, which remembers what was placed and
+can refuse as the real one does.
 """
 
 from __future__ import annotations

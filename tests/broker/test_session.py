@@ -345,6 +345,39 @@ async def test_the_service_can_be_stopped_at_any_moment_of_logging_on(config, mo
         assert world.now_s - asked_s < 3
 
 
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_stop_as_the_line_dies_is_obeyed(config, holder, turns):
+    """Gateway and service are stopped together, as a machine does: the stop is not taken for one more lost line."""
+    async with World(config) as world:
+        await world.until_ready()
+        world.faults.drop()
+        connection = world.app.session._connection
+        while not connection.over.done():  # noqa: ASYNC110 - turn by turn of the loop
+            await asyncio.sleep(0.00005)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asked_s = world.now_s
+        assert await asyncio.wait_for(world.stop_service(), 60) == 0
+        assert world.now_s - asked_s < 3
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_cancellation_as_the_line_dies_is_obeyed(world, turns):
+    """The same for whoever runs the session without the app around it."""
+    running = world._running
+    session = next(task for task in asyncio.all_tasks() if task.get_name() == "session")
+    world.faults.drop()
+    connection = world.app.session._connection
+    while not connection.over.done():  # noqa: ASYNC110 - turn by turn of the loop
+        await asyncio.sleep(0.00005)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    session.cancel()
+    await asyncio.wait([session], timeout=3)
+    assert session.done()
+    assert not running.done()
+
+
 @pytest.mark.parametrize("moment_s", [i / 5000 for i in range(20)])
 async def test_a_line_lost_at_any_moment_of_logging_on_is_made_anew(config, moment_s):
     """Losing the socket in the middle of the handshake or of a synchronisation is one more attempt, nothing else."""
