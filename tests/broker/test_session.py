@@ -345,37 +345,37 @@ async def test_the_service_can_be_stopped_at_any_moment_of_logging_on(config, mo
         assert world.now_s - asked_s < 3
 
 
-@pytest.mark.parametrize("turns", range(12))
-async def test_a_stop_as_the_line_dies_is_obeyed(config, holder, turns):
-    """Gateway and service are stopped together, as a machine does: the stop is not taken for one more lost line."""
-    async with World(config) as world:
-        await world.until_ready()
-        world.faults.drop()
-        connection = world.app.session._connection
-        while not connection.over.done():  # noqa: ASYNC110 - turn by turn of the loop
-            await asyncio.sleep(0.00005)
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        asked_s = world.now_s
-        assert await asyncio.wait_for(world.stop_service(), 60) == 0
-        assert world.now_s - asked_s < 3
+def after_turns(turns, act):
+    """Do something so many turns of the loop from now, in this very instant."""
+    if turns:
+        asyncio.get_running_loop().call_soon(after_turns, turns - 1, act)
+    else:
+        act()
 
 
-@pytest.mark.parametrize("turns", range(12))
+D13 = pytest.mark.xfail(strict=True, reason="defects-unit D13: a TaskGroup drops it, and the session goes on for ever")
+
+
+@pytest.mark.parametrize("turns", [*(pytest.param(n, marks=D13) for n in range(4)), *range(4, 8)])
 async def test_a_cancellation_as_the_line_dies_is_obeyed(world, turns):
-    """The same for whoever runs the session without the app around it."""
-    running = world._running
+    """Before Python 3.13 a TaskGroup drops the one that coincides with a child's failure; the session must not."""
     session = next(task for task in asyncio.all_tasks() if task.get_name() == "session")
+    over = world.app.session._connection.over
+    over.add_done_callback(lambda _: after_turns(turns, session.cancel))
     world.faults.drop()
-    connection = world.app.session._connection
-    while not connection.over.done():  # noqa: ASYNC110 - turn by turn of the loop
-        await asyncio.sleep(0.00005)
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    session.cancel()
     await asyncio.wait([session], timeout=3)
     assert session.done()
-    assert not running.done()
+
+
+@pytest.mark.parametrize("turns", range(0, 30, 3))
+async def test_a_stop_as_the_line_dies_is_obeyed(config, turns):
+    """Gateway and service are stopped together, as a machine does: it is not taken for one more lost line."""
+    async with World(config) as world:
+        await world.until_ready()
+        over = world.app.session._connection.over
+        over.add_done_callback(lambda _: after_turns(turns, lambda: world.app.request_stop("both at once")))
+        world.faults.drop()
+        assert await asyncio.wait_for(world.ended(), 5) == 0
 
 
 @pytest.mark.parametrize("moment_s", [i / 5000 for i in range(20)])
@@ -611,7 +611,9 @@ async def test_a_notice_changes_nothing(world, holder):
     ref = holder.desk.submit(buy())
     await asyncio.sleep(5)
     assert state(world, ref) is OrderState.WORKING
-    assert [error.meaning for error in world.of(ev.OrderErrored)] == ["notice"]
+    told = {error.code: error.meaning for error in world.of(ev.OrderErrored)}
+    assert told.pop(10349) == "notice"
+    assert set(told) <= {399}  # a small currency order is an odd lot, says IB
     assert OrderState.PROVISIONALLY_CANCELLED not in [change.after for change in holder.of(ev.OrderChanged)]
 
 
@@ -718,7 +720,7 @@ async def test_a_cancel_of_an_order_that_filled_meanwhile_is_not_sent(world, hol
     await reconnected(world)
     await asyncio.sleep(2)
     assert state(world, ref) is OrderState.FILLED
-    assert [error.code for error in world.of(ev.OrderErrored)] == []
+    assert {error.code for error in world.of(ev.OrderErrored)} <= {399}  # an odd lot; no 10148
 
 
 async def test_a_burst_of_orders_is_paced_and_never_queued(world, holder):
