@@ -222,24 +222,20 @@ class Session:
     async def _serve(self, connection: Connection) -> None:
         try:
             async with asyncio.TaskGroup() as keepers:
-                for keeper in (
-                    self._stay_connected,
-                    self._stay_synced,
-                    self._stay_alive,
-                    self._stay_subscribed,
-                    self._stay_acked,
-                ):
+                for keeper in (self._stay_synced, self._stay_alive, self._stay_subscribed, self._stay_acked):
                     keepers.create_task(keeper(connection), name=f"session:{keeper.__name__.strip('_')}")
+                # In the body, not in the group's exit: before Python 3.13 only here are cancellations counted right.
+                raise LineOver(await connection.over)
         except BaseExceptionGroup as group:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from None  # a stop that coincided with a lost line is still a stop
             cause = _weightiest(group)
             if isinstance(cause, ConnectionError):  # the library's word for a socket that is gone
                 raise LineOver(str(cause)) from cause
             raise cause from None
 
     # --- the keepers -------------------------------------------------------------------------------------------------
-
-    async def _stay_connected(self, connection: Connection) -> None:
-        raise LineOver(await connection.over)
 
     async def _stay_synced(self, connection: Connection) -> None:
         """Look at everything now, and again whenever there is reason to."""

@@ -353,10 +353,7 @@ def after_turns(turns, act):
         act()
 
 
-D13 = pytest.mark.xfail(strict=True, reason="defects-unit D13: a TaskGroup drops it, and the session goes on for ever")
-
-
-@pytest.mark.parametrize("turns", [*(pytest.param(n, marks=D13) for n in range(4)), *range(4, 8)])
+@pytest.mark.parametrize("turns", range(8))
 async def test_a_cancellation_as_the_line_dies_is_obeyed(world, turns):
     """Before Python 3.13 a TaskGroup drops the one that coincides with a child's failure; the session must not."""
     session = next(task for task in asyncio.all_tasks() if task.get_name() == "session")
