@@ -121,7 +121,7 @@ class Pacer:
         if used >= limit:
             free_s = self._sent[used - limit] + WINDOW_S
             if urgency > HEARTBEAT:
-                self._credit, self._credit_at = 0.0, free_s  # waiting for room earns no second burst
+                self._credit, self._credit_at = 1.0, free_s  # waiting for room earns one place, no second burst
             return free_s - now
         if urgency <= HEARTBEAT:
             return 0.0

@@ -193,10 +193,12 @@ async def test_a_closed_pacer_sends_nothing_more():
 
 @pytest.mark.parametrize("rate", [1, 2, 3])
 async def test_the_slowest_rates_still_let_everything_through(rate):
-    """One message a second is slow, not stuck."""
+    """One message a second is slow, not stuck: ten take ten seconds."""
     line = Line(rate)
-    for kind in (REQUEST, HISTORY, HEARTBEAT, CANCEL):
+    for number in range(7):
+        line.send(f"{REQUEST}{number}")
+    for kind in (HISTORY, HEARTBEAT, CANCEL):
         line.send(f"{kind}1")
     await asyncio.sleep(10)
-    assert len(line.sent) == 4
+    assert len(line.sent) == 10
     assert line.most_in_a_window() <= rate
