@@ -93,6 +93,9 @@ class Connection:
         self._look.set()
 
     def _on_message(self, _request: int, code: int, text: str, _json: str) -> None:
+        if code == codes.RATE_EXCEEDED:
+            log.error("TWS says that we send too fast; slowing down", rate_per_s=self.ib.client.pacer.rate_per_s)
+            self.ib.client.pacer.back_off()
         if code == codes.READ_ONLY_API and "read-only" in text.lower():
             self._read_only_api = True
 

@@ -21,6 +21,7 @@ from ibkr_service.core.errors import Paced
 
 WINDOW_S = 1.0
 WAKE_MARGIN_S = 0.001  # a timer may fire a hair early; waking late costs a millisecond, waking early a busy loop
+RATE_MIN_PER_S = 5
 BURST = 10  # a fresh connection may ask this many things at once
 
 CANCEL, ORDER, HEARTBEAT, REQUEST, HISTORY = range(5)
@@ -57,6 +58,7 @@ class Pacer:
         self._credit = float(BURST)
         self._credit_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        self._silent_until_s = 0.0
         self._closed = False
 
     def __len__(self) -> int:
@@ -66,9 +68,18 @@ class Pacer:
     def _ordinary_rate(self) -> int:
         return max(1, self.rate_per_s - self.order_share)
 
+    def back_off(self) -> None:
+        """TWS says that we talk too fast (error 100): silence for a second, then a fifth slower.
+
+        After repeats it hangs up.
+        """
+        self.rate_per_s = max(RATE_MIN_PER_S, self.rate_per_s * 4 // 5)
+        self.order_share = min(self.order_share, max(1, self.rate_per_s // 4))
+        self._silent_until_s = self._loop.time() + WINDOW_S
+
     def room_for_orders(self) -> int:
         """How many orders could leave right now. None while a cancel or a heartbeat waits: those go first."""
-        if self._queue and self._queue[0][0] <= HEARTBEAT:
+        if (self._queue and self._queue[0][0] <= HEARTBEAT) or self._loop.time() < self._silent_until_s:
             return 0
         return self.rate_per_s - self._in_window()
 
@@ -116,6 +127,8 @@ class Pacer:
     def _wait_s(self, urgency: int) -> float:
         """How long a message of this urgency has to wait, in seconds."""
         now = self._loop.time()
+        if now < self._silent_until_s:
+            return self._silent_until_s - now
         used = self._in_window()
         limit = self.rate_per_s if urgency <= HEARTBEAT else self._ordinary_rate
         if used >= limit:

@@ -202,3 +202,23 @@ async def test_the_slowest_rates_still_let_everything_through(rate):
     await asyncio.sleep(10)
     assert len(line.sent) == 10
     assert line.most_in_a_window() <= rate
+
+
+async def test_after_error_100_there_is_silence_and_then_less():
+    """A second in which nothing leaves, no order is promised, and from then on a fifth fewer; never below a floor."""
+    line = Line(40)
+    line.send(f"{REQUEST}0")
+    line.pacer.back_off()
+    for number in range(200):
+        line.send(f"{REQUEST}{number}")
+    assert not line.send(f"{ORDER}1")
+    await asyncio.sleep(WINDOW_S - 0.001)
+    assert len(line.sent) == 1
+    await asyncio.sleep(0.1)
+    assert line.send(f"{ORDER}2")
+    await line.empty()
+    assert line.pacer.rate_per_s == 32
+    assert line.most_in_a_window() <= 32
+    for _ in range(50):
+        line.pacer.back_off()
+    assert line.pacer.rate_per_s == 5
