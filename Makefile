@@ -22,7 +22,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench format clean anew
+.PHONY: help run test check bench conformance fuzz format clean anew
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +42,12 @@ check: $(STAMP) ## format, lint, types, layers, length of functions
 
 bench: $(STAMP) ## how fast it is; ARGS=… goes to bench/run.py
 	@$(PY) bench/run.py $(ARGS)
+
+conformance: $(STAMP) ## the clients of others against the simulated gateway, each in an environment of its own
+	@$(PY) -m tests.conformance.run
+
+fuzz: $(STAMP) ## mutated conversations against the simulated gateway; SECONDS=60
+	@$(PY) -m tests.sim.fuzz $(or $(SECONDS),60)
 
 format: $(STAMP) ## put the code into the format that check wants
 	@$(PY) -m ruff check --fix --quiet . ; $(PY) -m ruff format .

@@ -1,4 +1,4 @@
-"""Tick in to order out: from the moment a tick's bytes reach the protocol to the moment the order's reach the transport.
+"""Tick in to order out: from a tick's bytes at the protocol to the order's bytes at the transport.
 
 Side `raw` calls `ib.placeOrder` in a handler of pendingTickersEvent. Side `service` is a strategy at its desk: risk
 limits, journal (`process` durability), pacing and the log included. One order every two virtual seconds, so that pacing
@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import feed
 import ib_insync
 import paired
 import sides
@@ -40,7 +40,6 @@ from ibkr_service.supervisor import StrategySpec
 AAPL = Stock("AAPL")
 QUANTITY = 100
 PAUSE_S = 2.0  # virtual; 30 orders a minute is what settings.toml allows
-A_MOMENT_S = 0.001
 WARM_UP = 50
 FIRST_CENTS = 30_000
 PLACE_ORDER = f"{int(Request.PLACE_ORDER)}\0".encode()
@@ -89,7 +88,7 @@ class Signal:
 
 
 @asynccontextmanager
-async def raw(folder: Path) -> AsyncIterator[tuple[Server, Any, int]]:
+async def raw(folder: Path) -> AsyncIterator[tuple[Server, sides.Library, int]]:
     """ib_insync by itself: gateway, client, and the request id of the subscription."""
     del folder
     adopt_running_loop()
@@ -111,8 +110,8 @@ async def raw(folder: Path) -> AsyncIterator[tuple[Server, Any, int]]:
 
 
 @asynccontextmanager
-async def service(folder: Path) -> AsyncIterator[tuple[Server, Any, int]]:
-    """The service: gateway, client, and the request id of the subscription."""
+async def service(folder: Path) -> AsyncIterator[tuple[Server, sides.Library, int]]:
+    """The service, likewise: gateway, client, and the request id of the subscription."""
     sides.quiet_logs(folder, LoopClock(asyncio.get_running_loop(), EPOCH))
     world = World(WorldConfig(folder=folder, strategies=[StrategySpec("trader", Signal().at_desk)]))
     async with world:
@@ -132,8 +131,8 @@ async def measure(side: str, orders: int) -> paired.Result:
             taken_ns = []
             for number in range(1, WARM_UP + orders + 1):
                 chunk = quote(request, FIRST_CENTS + number)
-                while client._data:  # noqa: SLF001 - never inside a message of the gateway's own
-                    await asyncio.sleep(A_MOMENT_S)
+                # Never inside a message of the gateway's own: the end of a long answer may still be under way.
+                await sides.until(lambda: not client._data)  # noqa: SLF001 - what is left of an incomplete message
                 handed_ns = time.perf_counter_ns()
                 client.conn.data_received(chunk)
                 await asyncio.sleep(PAUSE_S)
@@ -159,7 +158,7 @@ def check(orders: list[list[str]], wanted: int, server: Server) -> None:
 
 def rows(rounds: int, *, quick: bool) -> list[paired.Row]:
     """Median and 99th percentile of each side."""
-    results = paired.alternate("orders.py", ["raw", "service"], rounds, "--orders", "60" if quick else "500")
+    results = paired.alternate("orders.py", ["raw", "service"], rounds, "--orders", "40" if quick else "300")
     found = []
     for percent in (50, 99):
         baseline, ours = (
@@ -169,8 +168,8 @@ def rows(rounds: int, *, quick: bool) -> list[paired.Row]:
         found.append(
             paired.Row(
                 f"tick in to order out, µs, {name}",
-                f"{paired.median(baseline):,.0f}",
-                f"{paired.median(ours):,.0f}",
+                f"{median(baseline):,.0f}",
+                f"{median(ours):,.0f}",
                 paired.ratio(ours, baseline),
             )
         )

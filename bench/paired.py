@@ -21,7 +21,7 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: what was measured, the figures, and the ratio of the second to the first, if it is a pair."""
+    """A line of the table: what was measured, both figures, and their ratio, if they are a pair."""
 
     what: str
     baseline: str

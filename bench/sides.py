@@ -10,7 +10,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,8 @@ from ibkr_service.rehearsal.world import WIDE_LIMITS
 from ibkr_service.sim import Gateway, GatewayConfig, Server, serve
 from ibkr_service.sim.contracts import ContractSpec
 from ibkr_service.supervisor import StrategySpec
+
+Library = Any  # ib_insync has no types
 
 LIMIT_S = 30.0  # no handshake and no subscription takes so long
 HOLD_LIMIT_S = 2.0  # as settings.toml has it
@@ -69,12 +70,12 @@ async def until(condition: Callable[[], bool]) -> None:
         TimeoutError: it never was.
     """
     async with asyncio.timeout(LIMIT_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - conditions have no event
             await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
-async def raw_ib(server: Server, watched: list[AnyInstrument]) -> AsyncIterator[tuple[ib_insync.IB, list[Any]]]:
+async def raw_ib(server: Server, watched: list[AnyInstrument]) -> AsyncIterator[tuple[Library, list[Library]]]:
     """ib_insync by itself, connected, synchronised and subscribed; and its tickers."""
     adopt_running_loop()
     ib = ib_insync.IB()
@@ -82,7 +83,7 @@ async def raw_ib(server: Server, watched: list[AnyInstrument]) -> AsyncIterator[
     await ib.connectAsync(server.host, server.port, clientId=1)
     ib.client.updateReqId(feed.FIRST_REQUEST)
     tickers = [ib.reqMktData(translate.contract_of(instrument)) for instrument in watched]
-    await until(lambda: all(ticker.bid == ticker.bid for ticker in tickers))  # noqa: PLR0124 - not NaN any more
+    await until(lambda: all(ticker.bid == ticker.bid for ticker in tickers))
     assert [ib.wrapper.ticker2ReqId["mktData"][t] for t in tickers] == _requests(watched), "the feed's request ids"
     try:
         yield ib, tickers
@@ -96,8 +97,8 @@ async def service(
     watched: list[AnyInstrument],
     folder: Path,
     strategy: Callable[[Desk], Coroutine[Any, Any, None]],
-) -> AsyncIterator[tuple[App, Any]]:
-    """The service with one strategy, its link READY and its lines LIVE; and the library's client that it uses."""
+) -> AsyncIterator[Library]:
+    """The service with one strategy, its link READY and its lines LIVE: the library's client that it uses."""
     clock = SystemClock()
     quiet_logs(folder, clock)
     config = AppConfig(
@@ -122,12 +123,12 @@ async def service(
         await until(lambda: len(app.book.quotes) == len(watched))
         assert [line.request for line in app.session.lines] == _requests(watched), "the feed's request ids"
         try:
-            yield app, client_of(app)
+            yield client_of(app)
         finally:
             app.request_stop("the benchmark ends")
 
 
-def client_of(app: App) -> Any:  # noqa: ANN401 - ib_insync has no types
+def client_of(app: App) -> Library:
     """The library's client on the service's connection."""
     connection = app.session._connection  # noqa: SLF001 - where the bytes go in
     assert connection is not None, "connected"
@@ -138,11 +139,11 @@ def _requests(watched: list[AnyInstrument]) -> list[int]:
     return [feed.FIRST_REQUEST + number for number in range(len(watched))]
 
 
-async def deliver(client: Any, chunks: list[bytes]) -> None:  # noqa: ANN401 - ib_insync has no types
+async def deliver(client: Library, chunks: list[bytes]) -> None:
     """Hand over chunk after chunk, one in each turn of the loop, as a transport does; stop while reading is paused."""
     conn = client.conn
     for chunk in chunks:
-        while not conn.transport.is_reading():
+        while not conn.transport.is_reading():  # noqa: ASYNC110 - the transport has no event
             await asyncio.sleep(0)
         conn.data_received(chunk)
         await asyncio.sleep(0)

@@ -12,8 +12,10 @@ import gc
 import json
 import tempfile
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import feed
 import paired
@@ -22,11 +24,14 @@ import sides
 from ibkr_service.core.events import Tick
 from ibkr_service.daemon import loop_factory
 from ibkr_service.desk import Desk
+from ibkr_service.sim import Server
 
 CHUNKS = {"large": feed.large_chunks, "one": feed.one_tick_chunks}
-FIELDS = ("bid", "ask", "last", "bidSize", "askSize", "lastSize", "volume")
-SIZES = {"large": 300_000, "one": 60_000}
-QUICK_SIZES = {"large": 30_000, "one": 10_000}
+TICKER_FIELDS = ("bid", "ask", "last", "bidSize", "askSize", "lastSize", "volume")
+TICK_FIELDS = ("bid", "ask", "last", "bid_size", "ask_size", "last_size", "volume")
+SETTLE_S = 0.1
+SIZES = {"large": 300_000, "one": 50_000}
+QUICK_SIZES = {"large": 20_000, "one": 6_000}
 
 
 class Reader:
@@ -35,18 +40,31 @@ class Reader:
     def __init__(self) -> None:
         self.updates = 0
         self.checking = False
-        self.quotes: dict[Any, feed.Quote] = {}
+        self.quotes: dict[object, feed.Quote] = {}
         self.end = asyncio.Event()
 
-    def on_tickers(self, tickers: set[Any]) -> None:
-        """Read in the library's own event."""
-        for ticker in tickers:
-            self._read(ticker)
+    @asynccontextmanager
+    async def attached(self, ib: sides.Library, *, queued: bool) -> AsyncIterator[None]:
+        """Read in the library's own event, or behind a queue that its handler fills."""
+        queue: asyncio.Queue[sides.Library] = asyncio.Queue()
 
-    async def from_queue(self, queue: asyncio.Queue[Any]) -> None:
-        """Read what a handler put."""
-        while True:
-            self._read(await queue.get())
+        def read(tickers: set[sides.Library]) -> None:
+            for ticker in tickers:
+                self._read(ticker)
+
+        def put(tickers: set[sides.Library]) -> None:
+            for ticker in tickers:
+                queue.put_nowait(ticker)
+
+        async def consume() -> None:
+            while True:
+                self._read(await queue.get())
+
+        ib.pendingTickersEvent += put if queued else read
+        async with asyncio.TaskGroup() as around:
+            consumer = around.create_task(consume(), name="consumer")
+            yield
+            consumer.cancel()
 
     async def at_desk(self, desk: Desk) -> None:
         """Read as a strategy does."""
@@ -56,18 +74,14 @@ class Reader:
                 if event.last == feed.MARK:
                     self.end.set()
                 if self.checking:
-                    self.quotes[event.instrument] = [
-                        float("nan") if value is None else value
-                        for value in (event.bid, event.ask, event.last, event.bid_size, event.ask_size,
-                                      event.last_size, event.volume)
-                    ]  # fmt: skip
+                    self.quotes[event.instrument] = [getattr(event, name) for name in TICK_FIELDS]
 
-    def _read(self, ticker: Any) -> None:  # noqa: ANN401 - ib_insync has no types
+    def _read(self, ticker: sides.Library) -> None:
         self.updates += 1
         if ticker.last == feed.MARK:
             self.end.set()
         if self.checking:
-            self.quotes[id(ticker)] = [getattr(ticker, name) for name in FIELDS]
+            self.quotes[id(ticker)] = [getattr(ticker, name) for name in TICKER_FIELDS]
 
 
 async def measure(side: str, folder: Path, chunking: str) -> paired.Result:
@@ -77,30 +91,26 @@ async def measure(side: str, folder: Path, chunking: str) -> paired.Result:
         watched = sides.forty_instruments(server)
         if side == "service":
             with tempfile.TemporaryDirectory() as home:
-                async with sides.service(server, watched, Path(home), reader.at_desk) as (app, client):
-                    return await _timed(work, chunking, server, client, reader, list(watched))
-        async with sides.raw_ib(server, watched) as (ib, tickers), asyncio.TaskGroup() as around:
-            queue: asyncio.Queue[Any] = asyncio.Queue()
-            if side == "queue":
-                consumer = around.create_task(reader.from_queue(queue), name="consumer")
-                ib.pendingTickersEvent += lambda some: [queue.put_nowait(ticker) for ticker in some]
-            else:
-                consumer = around.create_task(asyncio.Event().wait(), name="nobody")
-                ib.pendingTickersEvent += reader.on_tickers
-            result = await _timed(work, chunking, server, ib.client, reader, [id(ticker) for ticker in tickers])
-            consumer.cancel()
-            return result
+                async with sides.service(server, watched, Path(home), reader.at_desk) as client:
+                    return await _timed(work, CHUNKS[chunking], server, client, reader, list(watched))
+        async with sides.raw_ib(server, watched) as (ib, tickers), reader.attached(ib, queued=side == "queue"):
+            keys = [id(ticker) for ticker in tickers]
+            return await _timed(work, CHUNKS[chunking], server, ib.client, reader, keys)
 
 
 async def _timed(
-    work: feed.Feed, chunking: str, server: Any, client: Any, reader: Reader, keys: list[Any]
+    work: feed.Feed,
+    cut: Callable[[bytes], list[bytes]],
+    server: Server,
+    client: sides.Library,
+    reader: Reader,
+    keys: list[object],
 ) -> paired.Result:
     """Feed everything; count the CPU of the timed part; check what was read."""
-    cut = CHUNKS[chunking]
     server.gateway.clock.close()  # from here on it says nothing by itself
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(SETTLE_S)
     await sides.deliver(client, cut(work.opening))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(SETTLE_S)
     chunks, reader.updates = cut(work.timed), 0
     gc.collect()
     began_s = time.process_time()
@@ -112,7 +122,7 @@ async def _timed(
     await sides.until(lambda: len(reader.quotes) == len(keys))
     if [reader.quotes[key] for key in keys] != work.quotes:
         raise AssertionError("the last quotes are not those that were sent")
-    return {"cpu_s": cpu_s, "ticks": work.ticks, "per_cpu_s": work.ticks / cpu_s, "updates": updates}
+    return {"ticks": work.ticks, "per_cpu_s": work.ticks / cpu_s, "updates": updates}
 
 
 def rows(rounds: int, *, quick: bool) -> list[paired.Row]:
@@ -132,8 +142,8 @@ def _row(chunking: str, other: str, baseline: list[paired.Result], service: list
     slow, fast = ([run["per_cpu_s"] for run in runs] for runs in (service, baseline))
     return paired.Row(
         f"ticks per CPU second, {words[chunking]}, vs {words[other]}",
-        f"{paired.median(fast):,.0f}",
-        f"{paired.median(slow):,.0f}",
+        f"{median(fast):,.0f}",
+        f"{median(slow):,.0f}",
         paired.ratio(slow, fast),
     )
 

@@ -295,6 +295,9 @@ class App:
 
     def _observe(self, event: ev.Event) -> None:
         """After an event was recorded: wake those who wait for it, say it, act on what is desired."""
+        if isinstance(event, ev.Tick):  # nearly all of them, and nobody waits for one here
+            self._observer(event)
+            return
         if isinstance(event, ev.LinkChanged):
             if event.after is Link.READY:
                 self.ready.set()

@@ -50,6 +50,7 @@ ClientId = Annotated[int | None, typer.Option(help="Client id of the connection.
 Live = Annotated[bool, typer.Option("--live", help="Allow real money; ibkr.mode must be live as well.")]
 Replay = Annotated[str | None, typer.Option(help="Replay recorded quotes from this CSV file.")]
 Speed = Annotated[float | None, typer.Option(help="How many times faster than recorded.")]
+Hours = Annotated[str | None, typer.Option(help="always: markets never close; real: the exchanges' own hours.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the simulated market.")]
 JournalFile = Annotated[str | None, typer.Option("--journal", help="The journal file.")]
 LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error.")]
@@ -99,6 +100,7 @@ def run(  # noqa: PLR0913 - each is an option
     replay: Replay = None,
     speed: Speed = None,
     seed: Seed = None,
+    hours: Hours = None,
     journal: JournalFile = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
@@ -112,6 +114,7 @@ def run(  # noqa: PLR0913 - each is an option
         "simulator.replay": replay,
         "simulator.speed": speed,
         "simulator.seed": seed,
+        "simulator.hours": hours,
         "journal.path": journal,
         "log.level": log_level or ("error" if demo else None),
         "log.format": log_format,
@@ -184,9 +187,15 @@ def simulate(
     seed: Seed = None,
     replay: Replay = None,
     speed: Speed = None,
+    hours: Hours = None,
 ) -> None:
     """Run the simulated gateway alone, until SIGTERM or SIGINT."""
-    overrides = {"simulator.seed": seed, "simulator.replay": replay, "simulator.speed": speed}
+    overrides = {
+        "simulator.seed": seed,
+        "simulator.replay": replay,
+        "simulator.speed": speed,
+        "simulator.hours": hours,
+    }
     chosen = load_settings(settings, environ=os.environ, overrides=overrides, live_flag=_is_live(settings))
     with asyncio.Runner(loop_factory=daemon.loop_factory()) as runner:
         try:

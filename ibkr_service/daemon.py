@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from datetime import time
 from pathlib import Path
 
 import structlog
@@ -169,7 +170,14 @@ def gateway_of(settings: SimulatorSettings, clock: Clock) -> Gateway:
         Unfit: the recording cannot be read.
     """
     replay = (ReplayFile.parse(settings.replay),) if settings.replay else ()
-    config = GatewayConfig(seed=settings.seed, started_at=clock.now(), speed=settings.speed, replay=replay)
+    config = GatewayConfig(
+        seed=settings.seed,
+        started_at=clock.now(),
+        speed=settings.speed,
+        replay=replay,
+        hours=settings.hours,
+        nightly_reset=time.fromisoformat(settings.nightly_reset) if settings.nightly_reset else None,
+    )
     try:
         return Gateway(config)
     except (ReplayError, ValueError) as exc:

@@ -104,6 +104,9 @@ class Hub:
         Raises:
             UnsavedOverflow: the disk has refused facts for too long.
         """
+        if isinstance(event, ev.Tick):
+            self._tick(event)
+            return
         if not self.book.is_news(event):
             return
         if type(event) in ev.JOURNALLED:
@@ -119,6 +122,15 @@ class Hub:
         self._drain_unsaved()
         self._journal.append(event)
         self._take(event)
+
+    def _tick(self, tick: ev.Tick) -> None:
+        """A tick's short way: never journalled, nothing follows from it."""
+        self.book.quotes[tick.instrument] = tick
+        self.recorded += 1
+        for subscriber in self._subscribers:
+            if tick.instrument in subscriber.watched:
+                subscriber.mailbox.put(tick)
+        self._observer(tick)
 
     def _take(self, event: ev.Event) -> None:
         derived = self.book.apply(event)

@@ -99,6 +99,11 @@ EntryPoint = Annotated[
 ]
 
 
+NightlyReset = Annotated[
+    str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$", description='a time such as "23:45", or ""')
+]
+
+
 class Table(BaseModel):
     """A table of the file: frozen, and without room for keys that do not exist."""
 
@@ -161,6 +166,8 @@ class SimulatorSettings(Table):
     seed: Number = 1
     replay: FilePathOrNone = ""
     speed: Speed = 1.0
+    hours: Literal["always", "real"] = "always"
+    nightly_reset: NightlyReset = ""
 
 
 class JournalSettings(Table):

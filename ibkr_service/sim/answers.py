@@ -5,6 +5,7 @@ Orders, the longest messages, are written in `orderwrite.py`.
 
 from collections.abc import Iterable
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 from ibkr_service.sim.contracts import Contract
@@ -12,10 +13,10 @@ from ibkr_service.sim.messages import FREE_TEXT_ID, Answer, Since
 from ibkr_service.sim.orders import Execution
 from ibkr_service.sim.orderwrite import contract_fields
 from ibkr_service.sim.quotes import Greeks
-from ibkr_service.sim.valuation import Holding, Row
-from ibkr_service.sim.wire import UNSET_DOUBLE, Value, frame
+from ibkr_service.sim.valuation import Holding, Profit, Row
+from ibkr_service.sim.wire import UNSET_DOUBLE, Value, frame, framed, plain
 
-_GREEK_DIGITS: Final = 8
+_EIGHT_NUMBERS: Final = "%.8f\0" * 8
 
 
 def error(req_id: int, code: int, text: str, version: int) -> bytes:
@@ -54,16 +55,28 @@ def current_time(epoch_s: int) -> bytes:
 def tick_price(req_id: int, kind: int, price: Decimal, size: Decimal) -> bytes:
     """A price; a bid, an ask or a last price carries its size."""
     can_auto_execute = 1
-    return frame(Answer.TICK_PRICE, 6, req_id, kind, price, size, can_auto_execute)
+    return framed(f"1\x006\x00{req_id}\x00{kind}\x00{plain(price)}\x00{plain(size)}\x00{can_auto_execute}\x00")
 
 
 def tick_size(req_id: int, kind: int, size: Decimal) -> bytes:
     """A size or a volume."""
-    return frame(Answer.TICK_SIZE, 6, req_id, kind, size)
+    return framed(f"2\x006\x00{req_id}\x00{kind}\x00{plain(size)}\x00")
+
+
+def tick_string(req_id: int, kind: int, text: str) -> bytes:
+    """A text, in plain ASCII."""
+    return framed(f"46\x006\x00{req_id}\x00{kind}\x00{text}\x00")
 
 
 def tick_option(req_id: int, kind: int, greeks: Greeks) -> bytes:
     """An option's computed values; every field is a number."""
+    tick_attrib = 0
+    return framed(f"21\x00{req_id}\x00{kind}\x00{tick_attrib}\x00{_greeks(greeks)}")
+
+
+@lru_cache(maxsize=4096)
+def _greeks(greeks: Greeks) -> str:
+    """The eight values: written once for all who subscribe."""
     numbers = (
         greeks.implied_vol,
         greeks.delta,
@@ -74,9 +87,7 @@ def tick_option(req_id: int, kind: int, greeks: Greeks) -> bytes:
         greeks.theta,
         greeks.under_price,
     )
-    tick_attrib = 0
-    rounded = [f"{number:.{_GREEK_DIGITS}f}" for number in numbers]
-    return frame(Answer.TICK_OPTION_COMPUTATION, req_id, kind, tick_attrib, *rounded)
+    return _EIGHT_NUMBERS % numbers
 
 
 def market_data_type(req_id: int, kind: int) -> bytes:
@@ -98,7 +109,7 @@ def snapshot_end(req_id: int) -> bytes:
 # --- fills ----------------------------------------------------------------------------------------------------------
 
 
-def exec_details(req_id: int, execution: Execution) -> bytes:
+def exec_details(req_id: int, execution: Execution, version: int) -> bytes:
     """A fill; the id is -1 when it is live."""
     order = execution.order
     return frame(
@@ -123,6 +134,7 @@ def exec_details(req_id: int, execution: Execution) -> bytes:
         "",  # its multiplier
         "",  # model code
         2,  # last liquidity: removed
+        *([0] if version >= Since.EXECUTION_PENDING_PRICE else []),
     )
 
 
@@ -205,14 +217,13 @@ def account_summary(req_id: int, account: str, row: Row) -> bytes:
     return frame(Answer.ACCOUNT_SUMMARY, 1, req_id, account, row.tag, row.value, row.currency)
 
 
-def pnl(req_id: int, unrealized: Decimal, realized: Decimal) -> bytes:
-    """Profit of an account; the day began when the gateway did."""
-    daily = unrealized + realized
-    return frame(Answer.PNL, req_id, round(daily, 2), round(unrealized, 2), round(realized, 2))
+def pnl(req_id: int, profit: Profit) -> bytes:
+    """Profit of an account."""
+    return frame(Answer.PNL, req_id, *(round(part, 2) for part in (profit.daily, profit.unrealized, profit.realized)))
 
 
 def pnl_single(req_id: int, holding: Holding) -> bytes:
     """Profit of a position."""
     realized, unrealized = holding.position.realized, holding.unrealized
-    numbers = [round(number, 2) for number in (unrealized + realized, unrealized, realized, holding.value)]
+    numbers = [round(number, 2) for number in (holding.daily, unrealized, realized, holding.value)]
     return frame(Answer.PNL_SINGLE, req_id, holding.position.quantity, *numbers)

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from ibkr_service.sim import answers
+from ibkr_service.sim import answers, tags
 from ibkr_service.sim.accounts import Account, Position
 from ibkr_service.sim.clock import Timer
 from ibkr_service.sim.messages import Answer, Request
 from ibkr_service.sim.pricing import NEW_YORK
 from ibkr_service.sim.rules import Refused, invalid
 from ibkr_service.sim.session import Session, Stream
-from ibkr_service.sim.valuation import EVERYTHING, Row
+from ibkr_service.sim.tags import EVERYTHING
+from ibkr_service.sim.valuation import Row
 from ibkr_service.sim.wire import Fields, frame
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class AccountUpdates(_Refreshing):
 
     def _send(self, positions: Iterable[Position]) -> None:
         code, valuation = self._account.code, self._gateway.valuation
-        for row in valuation.rows(self._account):
+        for row in tags.rows(valuation, self._account):
             self._changes.say(self._session, (row.tag, row.currency), answers.account_value(code, row))
         for position in positions:
             self._session.send(answers.portfolio(code, valuation.holding(position)))
@@ -202,7 +203,7 @@ def _account_updates_multi(gateway: "Gateway", session: Session, fields: Fields)
 
     def rows() -> Iterable[tuple[Account, Row]]:
         for account in accounts:
-            chosen = gateway.valuation.ledger_rows(account) if is_ledger else gateway.valuation.rows(account)
+            chosen = (tags.ledger_rows if is_ledger else tags.rows)(gateway.valuation, account)
             yield from ((account, row) for row in chosen)
 
     stream = Rows(gateway, session, rows, lambda code, row: answers.account_update_multi(req_id, code, row))
@@ -212,7 +213,7 @@ def _account_updates_multi(gateway: "Gateway", session: Session, fields: Fields)
 
 
 def _summary(gateway: "Gateway", session: Session, fields: Fields) -> None:
-    req_id, group, tags = fields.whole(), fields.text(), fields.text()
+    req_id, group, wanted = fields.whole(), fields.text(), fields.text()
     if sum(kind == SUMMARY for kind, _ in session.streams) >= SUMMARIES_MAX:
         raise Refused(
             322, "Error processing request.-'bU' : cause - Maximum number of account summary requests exceeded"
@@ -221,7 +222,7 @@ def _summary(gateway: "Gateway", session: Session, fields: Fields) -> None:
 
     def rows() -> Iterable[tuple[Account, Row]]:
         for account in accounts:
-            yield from ((account, row) for row in gateway.valuation.summary(account, tags))
+            yield from ((account, row) for row in tags.summary(gateway.valuation, account, wanted))
 
     stream = Rows(gateway, session, rows, lambda code, row: answers.account_summary(req_id, code, row))
     session.open_stream(SUMMARY, req_id, stream)
@@ -234,7 +235,7 @@ def _pnl(gateway: "Gateway", session: Session, fields: Fields) -> None:
     changes = _Changes()
 
     def send() -> None:
-        changes.say(session, PNL, answers.pnl(req_id, *gateway.valuation.profit(account)))
+        changes.say(session, PNL, answers.pnl(req_id, gateway.valuation.profit(account)))
 
     session.open_stream(PNL, req_id, _Refreshing(gateway, PNL_REFRESH_S, send))
     send()
@@ -249,6 +250,7 @@ def _pnl_single(gateway: "Gateway", session: Session, fields: Fields) -> None:
     changes = _Changes()
 
     def send() -> None:
+        gateway.valuation.begin_day(account)
         position = account.positions.get(contract.con_id) or Position(contract)
         changes.say(session, PNL_SINGLE, answers.pnl_single(req_id, gateway.valuation.holding(position)))
 

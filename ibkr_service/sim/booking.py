@@ -1,10 +1,12 @@
 """From a fill to its executions: for a combo one as a whole and one per leg, at the legs' own prices."""
 
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Final
 
-from ibkr_service.sim.accounts import BASE_CURRENCY, Account, commission
+from ibkr_service.sim import fees
+from ibkr_service.sim.accounts import Account
 from ibkr_service.sim.chance import Chance
 from ibkr_service.sim.clock import GatewayClock
 from ibkr_service.sim.contracts import Combo, Contract, Instrument
@@ -33,6 +35,10 @@ class Bookkeeper:
         """Now, as executions have it."""
         return f"{self._clock.now().astimezone(NEW_YORK):%Y%m%d %H:%M:%S} {EXCHANGE_ZONE_NAME}"
 
+    def exchange_day(self) -> date:
+        """The broker's date."""
+        return self._clock.now().astimezone(NEW_YORK).date()
+
     def book(self, account: Account, order: Order, quantity: Decimal, price: Decimal, quote: Quote) -> list[Execution]:
         """Book a fill that the order has counted already; the order's own execution is the first."""
         self._serial += 1
@@ -57,11 +63,13 @@ class Bookkeeper:
     def _traded(self, account: Account, order: Order, piece: "_Piece") -> Execution:
         contract = piece.instrument
         assert isinstance(contract, Contract), "a combo as a whole moves no position"
-        fees = commission(contract, abs(piece.signed), piece.price, self._valuation.to_base)
-        realized = account.trade(contract, piece.signed, piece.price, fees)
+        self._valuation.begin_day(account)
+        to_base = self._valuation.to_base
+        charge = fees.due(order.charged, contract, abs(piece.signed), piece.price, to_base)
+        realized = account.trade(contract, piece.signed, piece.price, charge)
         if realized is not None and contract.sec_type == "CASH":
-            realized = realized * self._valuation.to_base(contract.currency) - fees
-        return self._execution(order, piece, _Charge(fees, realized))
+            realized = realized * to_base(contract.currency) - charge
+        return self._execution(order, piece, _Charge(charge, fees.currency_of(contract), realized))
 
     def _execution(self, order: Order, piece: "_Piece", charge: "_Charge | None") -> Execution:
         return Execution(
@@ -69,6 +77,7 @@ class Bookkeeper:
             order=order,
             instrument=piece.instrument,
             time=self.exchange_time(),
+            day=self.exchange_day(),
             exchange=_venue(piece.instrument),
             side="BOT" if piece.signed > 0 else "SLD",
             shares=abs(piece.signed),
@@ -76,7 +85,7 @@ class Bookkeeper:
             cumulative=piece.cumulative,
             average_price=round(piece.average_price, 8),
             commission=None if charge is None else charge.fees,
-            commission_currency=BASE_CURRENCY,
+            commission_currency="" if charge is None else charge.currency,
             realized=None if charge is None else charge.realized,
         )
 
@@ -96,6 +105,7 @@ class _Piece:
 @dataclass(frozen=True, slots=True)
 class _Charge:
     fees: Decimal
+    currency: str
     realized: Decimal | None
 
 

@@ -1,37 +1,46 @@
-"""What is traded, and how a client's description finds it.
+"""How a client's description finds what is traded.
 
-`Contract` is a listed instrument, `Combo` a spread of them, `ContractSpec` what a client wrote: an id, a name, or a
-partial description. `Universe` matches one to the other; it knows nothing of prices.
+`ContractSpec` is what a client wrote: an id, a name, or a partial description. `Universe` matches it to the `Contract`
+or `Combo` that is meant; it knows nothing of prices.
 
     UnknownContract     no instrument matches (IB: 200)
     └── AmbiguousContract   several do, and one was wanted (IB: 200 with another text)
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from typing import Final
 
-from ibkr_service.sim import listing, options
+from ibkr_service.sim import listed, listing, options
+from ibkr_service.sim.instruments import COMBO_CON_ID, COMBO_TICK, Combo, Contract, Instrument, Leg
 from ibkr_service.sim.wire import FieldError, Fields
 
-NOT_FOUND_TEXT: Final = "No security definition has been found for the request"
-COMBO_CON_ID: Final = 28812380
-"""The id under which IB reports any combo of US dollars."""
+__all__ = [
+    "COMBO_CON_ID",
+    "COMBO_TICK",
+    "AmbiguousContract",
+    "Combo",
+    "Contract",
+    "ContractSpec",
+    "Instrument",
+    "Leg",
+    "LegSpec",
+    "Universe",
+    "UnknownContract",
+    "read_legs",
+    "read_spec",
+]
 
-COMBO_TICK: Final = Decimal("0.01")
-STOCK_EXCHANGES: Final = ("SMART", "NYSE", "NASDAQ", "ARCA", "BATS", "IEX", "ISLAND")
-OPTION_EXCHANGES: Final = ("SMART", "CBOE")
-FOREX_EXCHANGES: Final = ("IDEALPRO",)
-SEC_TYPES: Final = frozenset(
-    {"STK", "OPT", "CASH", "BAG", "FUT", "FOP", "IND", "CFD", "BOND", "FUND", "CMDTY", "WAR", "CRYPTO"}
-)
+NOT_FOUND_TEXT: Final = "No security definition has been found for the request"
 MATCHES_MAX: Final = 16
-CURRENCY_LETTERS: Final = 3
+CONTINUOUS: Final = "CONTFUT"
+
+_MONTH_LETTERS = 6
 
 _RIGHTS = {"C": "C", "CALL": "C", "P": "P", "PUT": "P", "": "", "?": "", "0": ""}
-_EXCHANGE_ALIASES = {"ISLAND": "NASDAQ", "AMEX": "AMEX"}
+_EXCHANGE_ALIASES = {"ISLAND": "NASDAQ", "AMEX": "AMEX", "GLOBEX": "CME", "ECBOT": "CBOT"}
 
 
 class UnknownContract(LookupError):
@@ -47,97 +56,6 @@ class AmbiguousContract(UnknownContract):
 
     def __init__(self, symbol: str) -> None:
         super().__init__(f"The contract description specified for {symbol} is ambiguous.")
-
-
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """A listed instrument. Dates are ``YYYYMMDD``; `strike` and increments in `currency`."""
-
-    con_id: int
-    symbol: str
-    sec_type: str
-    currency: str
-    exchange: str
-    local_symbol: str
-    trading_class: str
-    market_rule: int
-    exchanges: tuple[str, ...]
-    long_name: str
-    primary_exchange: str = ""
-    expiry: str = ""
-    strike: Decimal = Decimal(0)
-    right: str = ""
-    multiplier: str = ""
-    under_con_id: int = 0
-
-    @property
-    def key(self) -> int:
-        """What identifies it."""
-        return self.con_id
-
-    @property
-    def units(self) -> Decimal:
-        """How much of the underlying one contract is worth: the multiplier, 1 when there is none."""
-        return Decimal(self.multiplier or 1)
-
-    @property
-    def min_tick(self) -> Decimal:
-        """The finest price increment."""
-        return listing.MARKET_RULES[self.market_rule][0][1]
-
-    def tick_at(self, price: Decimal) -> Decimal:
-        """The price increment that holds at a price."""
-        increment = self.min_tick
-        for low_edge, step in listing.MARKET_RULES[self.market_rule]:
-            if abs(price) >= low_edge:
-                increment = step
-        return increment
-
-
-@dataclass(frozen=True, slots=True)
-class Leg:
-    """One leg of a combo: buying the combo trades `ratio` of `contract` on the leg's own side."""
-
-    contract: Contract
-    ratio: int
-    action: str
-
-    @property
-    def sign(self) -> int:
-        """+1 when buying the combo buys this leg, -1 when it sells it."""
-        return 1 if self.action == "BUY" else -1
-
-
-@dataclass(frozen=True, slots=True)
-class Combo:
-    """A spread traded as one instrument (IB: security type BAG); its price is the sum of its legs'."""
-
-    symbol: str
-    currency: str
-    exchange: str
-    legs: tuple[Leg, ...]
-
-    @property
-    def key(self) -> tuple[tuple[int, int, str], ...]:
-        """What identifies it."""
-        return tuple((leg.contract.con_id, leg.ratio, leg.action) for leg in self.legs)
-
-    @property
-    def units(self) -> Decimal:
-        """The multiplier of its legs (of the first; combos of unlike multipliers are not modelled)."""
-        return self.legs[0].contract.units
-
-    @property
-    def min_tick(self) -> Decimal:
-        """The price increment."""
-        return COMBO_TICK
-
-    def tick_at(self, _price: Decimal) -> Decimal:
-        """The price increment that holds at a price."""
-        return COMBO_TICK
-
-
-Instrument = Contract | Combo
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +85,9 @@ class ContractSpec:
     local_symbol: str = ""
     trading_class: str = ""
     legs: tuple[LegSpec, ...] = ()
+    sec_id_type: str = ""
+    sec_id: str = ""
+    include_expired: bool = False
 
     @property
     def is_combo(self) -> bool:
@@ -208,34 +129,61 @@ class Universe:
     """Everything that can be traded.
 
     Args:
-        today: the gateway's date when it started: option expiries are those that lay ahead on that day.
+        today: the gateway's date when it started: what expires is listed as on that day.
     """
 
     def __init__(self, today: date) -> None:
         self.today = today
-        self.stocks = {row.con_id: _stock(row) for row in listing.STOCKS}
-        self.pairs = {row.con_id: _pair(row) for row in listing.PAIRS}
-        self._chains: dict[int, dict[int, Contract]] = {}
+        self.stocks = listed.stocks(listing.STOCKS)
+        self.foreign_stocks = listed.stocks(listing.FOREIGN_STOCKS)
+        self.pairs = listed.pairs()
+        self.indexes = listed.indexes()
+        self.futures: dict[int, Contract] = {}
+        """Every future that is listed, products in the order of the table, soonest first."""
+        self.expired_futures: dict[int, Contract] = {}
+        for root in listing.ROOTS:
+            expired, ahead = listed.futures_of(root, today)
+            self.futures |= {contract.con_id: contract for contract in ahead}
+            self.expired_futures |= {contract.con_id: contract for contract in expired}
+        self._plain = self.stocks | self.foreign_stocks | self.pairs | self.indexes | self.futures
+        self._pairs = {(pair.symbol, pair.currency): pair for pair in self.pairs.values()}
+        self._options: dict[int, dict[int, Contract]] = {}
 
     def by_con_id(self, con_id: int) -> Contract | None:
         """Find the instrument of an id."""
-        if contract := self.stocks.get(con_id) or self.pairs.get(con_id):
+        if contract := self._plain.get(con_id) or self.expired_futures.get(con_id):
             return contract
-        slot = options.slot_of(con_id)
-        for row in listing.STOCKS:
-            if row.slot == slot:
-                return self._options_of(row).get(con_id)
-        return None
+        row = _CLASSES_BY_SLOT.get(options.slot_of(con_id))
+        return None if row is None else self._options_of(row).get(con_id)
+
+    def chains(self, underlying: Contract) -> list[options.Chain]:
+        """The option chains of a stock or an index, one per trading class; empty when it has none."""
+        return [options.chain_of(row, self.today) for row in _CLASSES.get(underlying.con_id, ())]
 
     def chain(self, underlying: Contract) -> options.Chain | None:
-        """The option chain of a stock, None for anything else."""
-        row = next((row for row in listing.STOCKS if row.con_id == underlying.con_id), None)
-        return None if row is None else options.chain_of(row, self.today)
+        """The first option chain of a stock or an index, None when it has none."""
+        return next(iter(self.chains(underlying)), None)
+
+    def option_exchanges(self, underlying: Contract) -> tuple[str, ...]:
+        """Where the options of an underlying trade."""
+        return listed.option_exchanges(underlying.sec_type)
+
+    def derivatives(self, contract: Contract) -> tuple[str, ...]:
+        """The security types that are listed on a contract."""
+        return ("OPT",) if contract.con_id in _CLASSES else ()
+
+    def underlying(self, contract: Contract) -> Contract | None:
+        """What an option is an option on."""
+        return self._plain.get(contract.under_con_id)
+
+    def front(self, symbol: str) -> Contract | None:
+        """The future of a product that expires next."""
+        return next((contract for contract in self.futures.values() if contract.symbol == symbol), None)
 
     def find(self, spec: ContractSpec) -> list[Contract]:
         """Every instrument that a description fits, in a stable order; each with the exchange that was asked for."""
         return [
-            replace(contract, exchange=spec.exchange) if spec.exchange else contract
+            replace(contract, exchange=_exchange_of(contract, spec.exchange)) if spec.exchange else contract
             for contract in self._candidates(spec)
             if _fits(spec, contract)
         ]
@@ -256,17 +204,19 @@ class Universe:
         return matches[0]
 
     def search(self, pattern: str) -> list[Contract]:
-        """Stocks whose symbol begins with, or whose name contains, a pattern."""
+        """Stocks and indexes whose symbol begins with, or whose name contains, a pattern."""
         wanted = pattern.strip().upper()
         if not wanted:
             return []
-        by_symbol = [stock for stock in self.stocks.values() if stock.symbol.startswith(wanted)]
-        by_name = [stock for stock in self.stocks.values() if wanted in stock.long_name and stock not in by_symbol]
+        known = [*self.stocks.values(), *self.foreign_stocks.values(), *self.indexes.values()]
+        by_symbol = [contract for contract in known if contract.symbol.startswith(wanted)]
+        by_symbol.sort(key=lambda contract: contract.symbol != wanted)
+        by_name = [contract for contract in known if wanted in contract.long_name.upper() and contract not in by_symbol]
         return (by_symbol + by_name)[:MATCHES_MAX]
 
     def pair(self, symbol: str, currency: str) -> Contract | None:
         """The currency pair that prices `symbol` in `currency`."""
-        return next((pair for pair in self.pairs.values() if (pair.symbol, pair.currency) == (symbol, currency)), None)
+        return self._pairs.get((symbol, currency))
 
     def _combo(self, spec: ContractSpec) -> Combo:
         legs = [(self.by_con_id(leg.con_id), leg) for leg in spec.legs]
@@ -279,31 +229,72 @@ class Universe:
         )
         return Combo(spec.symbol or found[0].contract.symbol, spec.currency or "USD", spec.exchange or "SMART", found)
 
-    def _candidates(self, spec: ContractSpec) -> Iterator[Contract]:
+    def _candidates(self, spec: ContractSpec) -> Iterable[Contract]:
         if spec.con_id:
             contract = self.by_con_id(spec.con_id)
-            if contract is not None:
-                yield contract
-        elif spec.sec_type == "STK":
-            yield from self.stocks.values()
-        elif spec.sec_type == "CASH":
-            yield from self.pairs.values()
-        elif spec.sec_type == "OPT":
-            symbol = spec.symbol or spec.local_symbol.partition(" ")[0]
-            for row in listing.STOCKS:
-                if symbol == row.symbol or (not symbol and spec.trading_class == row.symbol):
-                    yield from self._options_of(row).values()
+            return [] if contract is None else [_as_asked(spec, contract)]
+        look = _LOOKS.get(spec.sec_type)
+        return [] if look is None else look(self, spec)
 
-    def _options_of(self, row: listing.Stock) -> dict[int, Contract]:
-        if row.con_id not in self._chains:
-            chain = options.chain_of(row, self.today)
-            self._chains[row.con_id] = {series.con_id: _option(row, series) for series in chain.series}
-        return self._chains[row.con_id]
+    def _shares(self, _spec: ContractSpec) -> Iterable[Contract]:
+        return [*self.stocks.values(), *self.foreign_stocks.values()]
+
+    def _continuous(self, spec: ContractSpec) -> Iterator[Contract]:
+        """The front month of a product, under the name of a series that never ends."""
+        front = self.front(spec.symbol)
+        if front is not None:
+            yield _as_asked(spec, front)
+
+    def _dated(self, spec: ContractSpec) -> Iterator[Contract]:
+        if spec.include_expired:
+            yield from self.expired_futures.values()
+        yield from self.futures.values()
+
+    def _option_candidates(self, spec: ContractSpec) -> Iterator[Contract]:
+        local_class = spec.local_symbol.partition(" ")[0]
+        for row in listing.OPTION_CLASSES:
+            names = (
+                (spec.symbol, row.symbol),
+                (local_class, row.trading_class),
+                (spec.trading_class, row.trading_class),
+            )
+            asked = [(wanted, has) for wanted, has in names if wanted]
+            if asked and all(wanted == has for wanted, has in asked):
+                yield from self._options_of(row).values()
+
+    def _options_of(self, row: listing.OptionClass) -> dict[int, Contract]:
+        if row.slot not in self._options:
+            self._options[row.slot] = {option.con_id: option for option in listed.options_of(row, self.today)}
+        return self._options[row.slot]
+
+
+_LOOKS: Final[dict[str, Callable[[Universe, ContractSpec], Iterable[Contract]]]] = {
+    "STK": Universe._shares,  # noqa: SLF001  the table belongs to the class
+    "CASH": lambda universe, _spec: universe.pairs.values(),
+    "IND": lambda universe, _spec: universe.indexes.values(),
+    "FUT": Universe._dated,  # noqa: SLF001  same
+    CONTINUOUS: Universe._continuous,  # noqa: SLF001  same
+    "OPT": Universe._option_candidates,  # noqa: SLF001  same
+}
+
+_CLASSES_BY_SLOT: Final = {row.slot: row for row in listing.OPTION_CLASSES}
+_CLASSES: Final[dict[int, list[listing.OptionClass]]] = {}
+for _row in listing.OPTION_CLASSES:
+    _CLASSES.setdefault(_row.under_con_id, []).append(_row)
+
+
+def _as_asked(spec: ContractSpec, contract: Contract) -> Contract:
+    is_continuous = spec.sec_type == CONTINUOUS and contract.sec_type == "FUT"
+    return replace(contract, sec_type=CONTINUOUS) if is_continuous else contract
+
+
+def _exchange_of(contract: Contract, asked: str) -> str:
+    return asked if asked in contract.exchanges else _EXCHANGE_ALIASES[asked]
 
 
 def _fits(spec: ContractSpec, contract: Contract) -> bool:
-    # What tells most options apart is looked at first: a chain has hundreds.
-    if (spec.strike is not None and spec.strike != contract.strike) or not contract.expiry.startswith(spec.expiry):
+    # What tells most options apart is looked at first: a chain has thousands.
+    if (spec.strike is not None and spec.strike != contract.strike) or not _is_of_date(spec.expiry, contract):
         return False
     primary = _EXCHANGE_ALIASES.get(spec.primary_exchange, spec.primary_exchange)
     wanted = (
@@ -316,58 +307,22 @@ def _fits(spec: ContractSpec, contract: Contract) -> bool:
         (spec.multiplier, contract.multiplier or spec.multiplier),
         (primary, contract.primary_exchange or primary),
     )
-    return all(asked in {"", has} for asked, has in wanted) and (
-        not spec.exchange or spec.exchange in contract.exchanges
+    return (
+        all(asked in {"", has} for asked, has in wanted) and _is_traded_at(spec, contract) and _has_id(spec, contract)
     )
 
 
-def _stock(row: listing.Stock) -> Contract:
-    return Contract(
-        con_id=row.con_id,
-        symbol=row.symbol,
-        sec_type="STK",
-        currency="USD",
-        exchange="SMART",
-        local_symbol=row.symbol,
-        trading_class="NMS" if row.primary_exchange == "NASDAQ" else row.symbol,
-        market_rule=listing.STOCK_RULE,
-        exchanges=STOCK_EXCHANGES,
-        long_name=row.name,
-        primary_exchange=row.primary_exchange,
-    )
+def _is_of_date(asked: str, contract: Contract) -> bool:
+    """A day means the expiry; a month means the month by which the contract is called."""
+    if len(asked) == _MONTH_LETTERS and contract.contract_month:
+        return asked == contract.contract_month
+    return contract.expiry.startswith(asked)
 
 
-def _pair(row: listing.Pair) -> Contract:
-    return Contract(
-        con_id=row.con_id,
-        symbol=row.symbol,
-        sec_type="CASH",
-        currency=row.currency,
-        exchange="IDEALPRO",
-        local_symbol=f"{row.symbol}.{row.currency}",
-        trading_class=f"{row.symbol}.{row.currency}",
-        market_rule=row.market_rule,
-        exchanges=FOREX_EXCHANGES,
-        long_name=f"{row.symbol} cash against {row.currency}",
-    )
+def _is_traded_at(spec: ContractSpec, contract: Contract) -> bool:
+    exchange = spec.exchange
+    return not exchange or exchange in contract.exchanges or _EXCHANGE_ALIASES.get(exchange) in contract.exchanges
 
 
-def _option(row: listing.Stock, series: options.Series) -> Contract:
-    expiry = f"{series.expiry:%Y%m%d}"
-    return Contract(
-        con_id=series.con_id,
-        symbol=row.symbol,
-        sec_type="OPT",
-        currency="USD",
-        exchange="SMART",
-        local_symbol=f"{row.symbol:<6}{expiry[2:]}{series.right}{int(series.strike * 1000):08d}",
-        trading_class=row.symbol,
-        market_rule=listing.OPTION_RULE,
-        exchanges=OPTION_EXCHANGES,
-        long_name=row.name,
-        expiry=expiry,
-        strike=series.strike,
-        right=series.right,
-        multiplier=options.MULTIPLIER,
-        under_con_id=row.con_id,
-    )
+def _has_id(spec: ContractSpec, contract: Contract) -> bool:
+    return not spec.sec_id or (spec.sec_id_type, spec.sec_id) in contract.sec_ids

@@ -3,54 +3,43 @@
 It lives at IB, not in the gateway: it survives every disconnect and restart, and works on while nobody is connected. It
 knows nothing of sockets and messages: what happens it tells `Reports`.
 
-Nothing trades in the instant in which it arrives: a new or changed order takes a seeded 50-250 ms of gateway time to
-the exchange, and a cancel as long to catch up with it, so that a fill may be faster.
+    Exchange   what clients and people ask: new orders, new terms, cancels, previews, exercises
+    Floor      orders on their way, at work, filled, ended (`floor.py`)
+    Expiry     what ends by itself (`expiry.py`)
+
+At midnight in New York the broker forgets: `executions_today` and `completed_today` are what a client may still ask
+for. `executions` and `completed` are everything that ever happened, for tests.
 """
 
+from dataclasses import replace
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final, Protocol
+from typing import Final
 
+from ibkr_service.sim import triggers
 from ibkr_service.sim.accounts import Account
 from ibkr_service.sim.booking import Bookkeeper
+from ibkr_service.sim.calendars import AlwaysOpen, Calendar
 from ibkr_service.sim.chance import Chance
 from ibkr_service.sim.clock import GatewayClock
-from ibkr_service.sim.contracts import Instrument, Universe, UnknownContract
+from ibkr_service.sim.contracts import Contract, Instrument, Universe, UnknownContract
+from ibkr_service.sim.expiry import Expiry, Settlement
+from ibkr_service.sim.floor import LATENCY_S, Floor, Reports
+from ibkr_service.sim.lifetimes import Wait
 from ibkr_service.sim.market import Market
-from ibkr_service.sim.matching import Displayed, touch, triggers
 from ibkr_service.sim.orders import Execution, Move, Order, Status, Ticket
 from ibkr_service.sim.orderwrite import Preview
-from ibkr_service.sim.quotes import Quote
+from ibkr_service.sim.practice import LOCATE, Practice, margin_text, odd_lot_text
 from ibkr_service.sim.rules import Refused, check, check_change, invalid
 from ibkr_service.sim.valuation import Valuation
 
-LATENCY_S: Final = (0.05, 0.25)
-CANCELLED_TEXT: Final = "Order Canceled - reason:"
+__all__ = ["LATENCY_S", "Exchange", "Practice", "Reports"]
+
+MANUAL_CLIENT: Final = 0
 
 _PERM_ID_BASE = 1_000_000_000
 _PERM_IDS = 900_000_000
 _OrderKey = tuple[int, int]
-
-
-class Reports(Protocol):
-    """What the exchange tells, in the order in which it happens."""
-
-    def order_changed(self, order: Order) -> None:
-        """An order is new, or its terms or its progress have changed."""
-
-    def status_changed(self, order: Order) -> None:
-        """Only an order's status has changed."""
-
-    def executed(self, execution: Execution) -> None:
-        """A fill, or a leg of one."""
-
-    def charged(self, execution: Execution) -> None:
-        """The commission of a fill is known."""
-
-    def noted(self, order: Order, code: int, text: str) -> None:
-        """IB has a word to say about an order."""
-
-    def account_changed(self, account: Account, con_ids: list[int]) -> None:
-        """A fill has changed cash and positions."""
 
 
 class Exchange:
@@ -64,9 +53,11 @@ class Exchange:
         valuation: prices and margin, for what-if orders and commissions.
         chance: latencies and ids.
         reports: whom to tell.
+        calendar: when markets are open.
+        practice: how the broker does business.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the world
         self,
         clock: GatewayClock,
         market: Market,
@@ -75,20 +66,45 @@ class Exchange:
         valuation: Valuation,
         chance: Chance,
         reports: Reports,
+        *,
+        calendar: Calendar | None = None,
+        practice: Practice | None = None,
     ) -> None:
         self._clock = clock
         self._market = market
         self._universe = universe
         self._accounts = accounts
         self._valuation = valuation
-        self._chance = chance
         self._reports = reports
-        self._displayed = Displayed()
+        self._practice = practice or Practice()
+        calendar = calendar or AlwaysOpen()
         self._books = Bookkeeper(clock, market, valuation, chance)
+        self._floor = Floor(
+            clock,
+            market,
+            calendar,
+            accounts,
+            self._books,
+            chance,
+            reports,
+            locate=self._locate,
+            traded=self._traded,
+        )
+        self._expiry = Expiry(
+            clock,
+            calendar,
+            accounts,
+            universe.underlying,
+            self._settlement_price,
+            valuation.begin_day,
+            self._contract_ended,
+            reports.account_changed,
+        )
         self._perm_id = _PERM_ID_BASE + chance.whole(_PERM_IDS, "perm_id")
+        self._manual_ids = 0
         self.orders: dict[_OrderKey, Order] = {}
-        self.completed: list[Order] = []
-        self.executions: list[Execution] = []
+        self.completed = self._floor.completed
+        self.executions = self._floor.executions
         self.last_order_ids: dict[int, int] = {}
 
     def __repr__(self) -> str:
@@ -107,13 +123,38 @@ class Exchange:
         if known is not None:
             self._modify(known, ticket)
             return
+        if ticket.order_id <= 0:
+            raise Refused(10149, f"Invalid order id: {ticket.order_id}")
         order = self._order(client_id, ticket)
-        self.orders[order.key] = order
-        self.last_order_ids[client_id] = max(ticket.order_id, self.last_order_ids.get(client_id, 0))
-        if order.parent is not None:
-            order.parent.children.append(order)
+        self._register(order)
         if ticket.transmit:
             self._transmit(order)
+
+    def enter_by_hand(self, ticket: Ticket) -> Order:
+        """Take an order from a person at TWS. It has no id of a client's until client 0 binds it.
+
+        Raises:
+            Refused: as `place`.
+        """
+        order = self._order(MANUAL_CLIENT, ticket)
+        order.is_manual = True
+        self._manual_ids -= 1
+        self._register(order, self._manual_ids)
+        self._transmit(order)
+        return order
+
+    def bind(self, order: Order) -> None:
+        """Give a manual order an id by which client 0 can speak of it: a negative one."""
+        order_id = next(key[1] for key, known in self.orders.items() if known is order)
+        order.ticket = replace(order.ticket, order_id=order_id)
+
+    def cancel_by_hand(self, order: Order) -> None:
+        """A person at TWS cancels an order, whoever placed it.
+
+        Raises:
+            Refused: it is done.
+        """
+        self._floor.ask_cancel(order)
 
     def preview(self, client_id: int, ticket: Ticket) -> tuple[Order, Preview]:
         """What an order would do; it is not placed.
@@ -123,8 +164,7 @@ class Exchange:
         """
         order = self._order(client_id, ticket)
         order.move(Move.TRANSMIT)
-        account = self._accounts[order.account]
-        return order, self._valuation.preview(account, order.instrument, ticket.sign * ticket.quantity)
+        return order, self._preview(order, ticket.quantity)
 
     def reject(self, client_id: int, ticket: Ticket, text: str) -> None:
         """Take a new order and reject it (IB: 201).
@@ -133,10 +173,8 @@ class Exchange:
             Refused: it is not even an order.
         """
         order = self._order(client_id, ticket)
-        self.orders[order.key] = order
-        self.last_order_ids[client_id] = max(ticket.order_id, self.last_order_ids.get(client_id, 0))
-        self._reports.noted(order, 201, text)
-        self._end(order, Move.REJECT)
+        self._register(order)
+        self._turn_down(order, text)
 
     def cancel(self, client_id: int, order_id: int) -> None:
         """Try to cancel an order.
@@ -145,31 +183,80 @@ class Exchange:
             Refused: there is no such order, or it is done.
         """
         order = self.orders.get((client_id, order_id))
-        if order is None:
+        if order is None or (order.is_manual and order.ticket.order_id != order_id):
             raise Refused(10147, f"OrderId {order_id} that needs to be cancelled is not found.")
-        self._ask_cancel(order)
+        self._floor.ask_cancel(order)
 
     def cancel_all(self) -> None:
-        """Try to cancel every order of every client."""
-        for order in list(self.orders.values()):
-            if not order.status.is_done:
-                self._ask_cancel(order)
+        """Try to cancel every order of every client; each that cannot be is told so."""
+        for order in list(self._floor.live):
+            if order.status.is_done:
+                continue
+            try:
+                self._floor.ask_cancel(order)
+            except Refused as refusal:
+                self._reports.noted(order, refusal.code, refusal.text)
+
+    def exercise(self, account: str, contract: Contract, action: int, quantity: int, *, overrides: bool) -> None:
+        """Exercise a long option, or let it lapse.
+
+        Raises:
+            Refused: there is no such position, or it makes no sense to exercise it.
+        """
+        self._expiry.exercise(self._accounts[self._account(account)], contract, action, quantity, overrides=overrides)
+
+    # What anybody may see.
 
     def open_orders(self) -> list[Order]:
         """Orders that have been transmitted and are not done."""
-        return [order for order in self.orders.values() if not (order.status.is_done or order.status is Status.HELD)]
+        return [order for order in self._floor.live if order.status is not Status.HELD]
+
+    def executions_today(self) -> list[Execution]:
+        """Executions since midnight in New York."""
+        today = self._books.exchange_day()
+        return [execution for execution in self.executions if execution.day == today]
+
+    def completed_today(self) -> list[Order]:
+        """Orders that have ended since midnight in New York."""
+        today = self._books.exchange_day()
+        return [order for order in self.completed if order.completed_on == today]
+
+    @property
+    def settlements(self) -> list[Settlement]:
+        """Every change of a position without an order: expiries, exercises, assignments."""
+        return self._expiry.settlements
 
     # New orders and new terms.
+
+    def _register(self, order: Order, order_id: int | None = None) -> None:
+        client_id = order.client_id
+        self.orders[client_id, order.ticket.order_id if order_id is None else order_id] = order
+        self._floor.live[order] = None
+        self.last_order_ids[client_id] = max(order.ticket.order_id, self.last_order_ids.get(client_id, 0))
+        if order.parent is not None:
+            order.parent.children.append(order)
 
     def _order(self, client_id: int, ticket: Ticket) -> Order:
         if not ticket.spec.exchange:
             raise invalid("Please enter exchange")
         instrument = self._resolve(ticket)
-        check(ticket, instrument)
+        self._check(ticket, instrument)
         account = self._account(ticket.account)
-        parent = self._parent(client_id, ticket.parent_id)
+        parent = self._parent(client_id, ticket)
         self._perm_id += 1
-        return Order(ticket, client_id, self._perm_id, instrument, account, parent)
+        order = Order(ticket, client_id, self._perm_id, instrument, account, parent, terms=ticket.terms)
+        triggers.arm(order)
+        return order
+
+    def _check(self, ticket: Ticket, instrument: Instrument) -> None:
+        check(ticket, instrument)
+        contracts = [instrument] if isinstance(instrument, Contract) else [leg.contract for leg in instrument.legs]
+        if any(self._expiry.is_over(contract) for contract in contracts):
+            raise Refused(392, "Invalid order: contract expired.")
+        good_till = ticket.terms.good_till
+        if ticket.tif == "GTD" and good_till is not None and good_till <= self._clock.now():
+            raise invalid("Good till date is in the past")
+        self._practice.check_percentage(ticket, self._market.quote(instrument))
 
     def _resolve(self, ticket: Ticket) -> Instrument:
         try:
@@ -186,12 +273,14 @@ class Exchange:
             raise invalid(f"Invalid account code '{code}'")
         return code
 
-    def _parent(self, client_id: int, parent_id: int) -> Order | None:
-        if not parent_id:
+    def _parent(self, client_id: int, ticket: Ticket) -> Order | None:
+        if not ticket.parent_id:
             return None
-        parent = self.orders.get((client_id, parent_id))
+        parent = self.orders.get((client_id, ticket.parent_id))
         if parent is None or (parent.status.is_done and parent.status is not Status.FILLED):
             raise Refused(10006, "Missing parent order.")
+        if parent.status is Status.PENDING_CANCEL:
+            raise Refused(106, f"Can't transmit order ID: {ticket.order_id}")
         return parent
 
     def _modify(self, order: Order, ticket: Ticket) -> None:
@@ -200,165 +289,91 @@ class Exchange:
         if order.status is Status.PENDING_CANCEL:
             raise Refused(105, "Order being modified does not match original order.")
         check_change(order.ticket, ticket, order.instrument, self._resolve(ticket), order.filled)
-        check(ticket, order.instrument)
-        order.ticket = ticket
+        self._check(ticket, order.instrument)
+        if order.status is not Status.HELD and ticket.quantity > order.ticket.quantity:
+            self._demand_margin(order, ticket.quantity - order.filled)
+        self._set_terms(order, ticket)
         if order.status is Status.HELD:
             if ticket.transmit:
                 self._transmit(order)
             return
         self._reports.order_changed(order)
-        if order.is_routed:
-            self._route(order)
+        self._floor.admit(order)
+
+    def _set_terms(self, order: Order, ticket: Ticket) -> None:
+        old, stop = order.ticket, order.stop
+        order.ticket, order.terms = ticket, ticket.terms
+        triggers.arm(order)
+        if old.order_type != ticket.order_type:
+            order.is_triggered = False
+        elif order.style.trails and old.terms.trail_stop == ticket.terms.trail_stop:
+            order.stop = stop
 
     def _transmit(self, order: Order) -> None:
         """The whole bracket goes live: the parent to the exchange, its children to wait for it."""
         root = order.parent or order
-        for member in [root, *root.children]:
-            if member.status is Status.HELD:
-                member.move(Move.TRANSMIT)
-                self._reports.order_changed(member)
-                if member.parent is None or member.parent.status is Status.FILLED:
-                    self._route(member)
+        members = [member for member in [root, *root.children] if member.status is Status.HELD]
+        for member in members:
+            member.move(Move.TRANSMIT)
+            self._reports.order_changed(member)
+        for member in members:
+            if not member.status.is_done and self._has_margin(member):
+                if (text := odd_lot_text(member)) is not None:
+                    self._reports.noted(member, 399, text)
+                self._floor.admit(member)
 
-    def _route(self, order: Order) -> None:
-        if order.routing is not None:
-            order.routing.cancel()
-        order.is_routed = False
-        delay_s = self._latency(f"route:{order.perm_id}:{order.ticket.limit}:{order.ticket.aux}")
-        order.routing = self._clock.call_later(delay_s, lambda: self._arrive(order))
+    # Margin, and other reasons to hesitate.
 
-    def _latency(self, place: str) -> float:
-        return self._chance.between(*LATENCY_S, place)
-
-    # At the exchange.
-
-    def _arrive(self, order: Order) -> None:
-        order.routing = None
-        order.is_routed = True
-        if order.status is not Status.PENDING_CANCEL and not _waits_for_trigger(order):
-            self._activate(order)
-        if order.watch is None:
-            order.watch = self._market.watch(order.instrument, lambda quote: self._match(order, quote))
-        quote = self._market.quote(order.instrument)
-        if quote is not None:
-            self._match(order, quote)
-        elif order.ticket.tif == "IOC":
-            self._end(order, Move.CANCEL)
-
-    def _activate(self, order: Order) -> None:
-        was = order.status
-        order.move(Move.ACTIVATE)
-        if order.status is not was:
-            self._reports.order_changed(order)
-
-    def _match(self, order: Order, quote: Quote) -> None:
-        if not order.is_routed or order.status.is_done:
-            return
-        if _waits_for_trigger(order):
-            if order.status is Status.PENDING_CANCEL or not triggers(order, quote):
-                return
-            order.is_triggered = True
-            self._activate(order)
-        price = touch(order, quote)
-        if price is not None:
-            left = self._displayed.left(order.instrument, quote, order.ticket.sign)
-            quantity = min(order.remaining, left)
-            if quantity > 0:
-                self._displayed.take(order.instrument, quote, order.ticket.sign, quantity)
-                self._fill(order, quantity, price, quote)
-        if order.ticket.tif == "IOC" and not order.status.is_done:
-            self._end(order, Move.CANCEL)
-
-    def _fill(self, order: Order, quantity: Decimal, price: Decimal, quote: Quote) -> None:
-        order.filled += quantity
-        order.spent += quantity * price
-        order.last_price = price
-        order.move(Move.FILL if order.remaining == 0 else Move.FILL_PART)
-        if order.status.is_done:
-            self._retire(order)
+    def _preview(self, order: Order, quantity: Decimal) -> Preview:
         account = self._accounts[order.account]
-        executions = self._books.book(account, order, quantity, price, quote)
-        self.executions += executions
-        for execution in executions:
-            self._reports.executed(execution)
-        self._reports.order_changed(order)
-        contracts: list[int] = []
-        for execution in executions:
-            if execution.contract is not None:
-                self._reports.charged(execution)
-                contracts.append(execution.contract.con_id)
-        self._reports.account_changed(account, contracts)
-        self._follow_fill(order)
+        return self._valuation.preview(account, order.instrument, order.ticket.sign * quantity, self._market.quote)
 
-    def _follow_fill(self, order: Order) -> None:
-        """A fill of one order cancels those linked to it; a filled parent sends its children out."""
-        for linked in self._linked(order):
-            if not linked.status.is_done:
-                self._end(linked, Move.CANCEL)
-        if order.status is Status.FILLED:
-            for child in order.children:
-                if child.status is Status.PRE_SUBMITTED and child.routing is None and not child.is_routed:
-                    self._route(child)
-
-    def _linked(self, order: Order) -> list[Order]:
-        siblings = order.parent.children if order.parent is not None else []
-        group = order.ticket.oca_group
-        rest = [
-            other
-            for other in (self.orders.values() if group else ())
-            if other.ticket.oca_group == group and other.account == order.account and other not in siblings
-        ]
-        return [other for other in [*siblings, *rest] if other is not order]
-
-    # The end.
-
-    def _ask_cancel(self, order: Order) -> None:
-        if order.status.is_done:
-            raise _cannot_cancel(order)
-        if not order.is_routed:
-            self._end(order, Move.CANCEL)
+    def _demand_margin(self, order: Order, quantity: Decimal) -> None:
+        if not self._practice.checks_margin:
             return
-        if order.cancelling is None:
-            order.move(Move.ASK_CANCEL)
-            self._reports.status_changed(order)
-            delay_s = self._latency(f"cancel:{order.perm_id}")
-            order.cancelling = self._clock.call_later(delay_s, lambda: self._cancel_arrives(order))
+        preview = self._preview(order, quantity)
+        if not preview.is_covered:
+            raise Refused(201, margin_text(preview))
 
-    def _cancel_arrives(self, order: Order) -> None:
-        order.cancelling = None
-        if order.status.is_done:
-            refusal = _cannot_cancel(order)
-            self._reports.noted(order, refusal.code, refusal.text)
-        else:
-            self._end(order, Move.CANCEL)
+    def _has_margin(self, order: Order) -> bool:
+        """Whether the account can bear it; a child is taken to close what its parent opens."""
+        if order.parent is not None:
+            return True
+        try:
+            self._demand_margin(order, order.remaining)
+        except Refused as refusal:
+            self._turn_down(order, refusal.text)
+            return False
+        return True
 
-    def _end(self, order: Order, move: Move) -> None:
-        """End an order that is not filled, and with a parent its children."""
-        order.move(move)
-        self._retire(order)
-        self._reports.status_changed(order)
-        if move is Move.CANCEL:
-            self._reports.noted(order, 202, CANCELLED_TEXT)
-        for child in order.children:
-            if not child.status.is_done:
-                self._end(child, Move.CANCEL)
+    def _turn_down(self, order: Order, text: str) -> None:
+        self._reports.noted(order, 201, text)
+        self._floor.end(order, Move.REJECT)
 
-    def _retire(self, order: Order) -> None:
-        # A cancel on its way to an order that was faster is answered when it arrives.
-        for timer in (order.routing, None if order.status is Status.FILLED else order.cancelling):
-            if timer is not None:
-                timer.cancel()
-        if order.watch is not None:
-            order.watch.close()
-        order.routing = order.watch = None
-        order.completed_at = self._books.exchange_time()
-        self.completed.append(order)
+    def _locate(self, order: Order, now: datetime) -> Wait | None:
+        """Whether a short sale must wait until its stock has been found."""
+        contract = order.instrument
+        if order.is_located or order.ticket.sign > 0 or not isinstance(contract, Contract):
+            return None
+        held = self._accounts[order.account].quantity(contract.con_id)
+        if contract.symbol not in self._practice.hard_to_borrow or held >= order.remaining:
+            return None
+        order.is_located = True
+        return Wait(now + timedelta(seconds=self._practice.locate_s), LOCATE, held_for="locate")
 
+    # What follows from fills, and from the passing of time.
 
-def _waits_for_trigger(order: Order) -> bool:
-    return order.ticket.order_type == "STP" and not order.is_triggered
+    def _traded(self, _account: Account, executions: list[Execution]) -> None:
+        self._expiry.watch(execution.contract for execution in executions if execution.contract is not None)
 
+    def _settlement_price(self, contract: Contract) -> Decimal | None:
+        quote = self._market.quote(contract)
+        return None if quote is None else quote.last or quote.mid
 
-def _cannot_cancel(order: Order) -> Refused:
-    order_id, state = order.ticket.order_id, order.status.value
-    return Refused(10148, f"OrderId {order_id} that needs to be cancelled cannot be cancelled, state: {state}.")
+    def _contract_ended(self, contract: Contract) -> None:
+        """A contract has expired: no order in it can be filled any more."""
+        for order in list(self._floor.live):
+            instrument = order.instrument
+            legs = (instrument,) if isinstance(instrument, Contract) else tuple(leg.contract for leg in instrument.legs)
+            if not order.status.is_done and any(leg.con_id == contract.con_id for leg in legs):
+                self._floor.end(order, Move.CANCEL)

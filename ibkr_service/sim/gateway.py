@@ -1,27 +1,51 @@
 """The gateway: what TWS would answer.
 
 Requests are looked up in a table (`HANDLERS`) and answered by the desk that the subject belongs to: `marketdata`,
-`orderdesk`, `backoffice`, `reference`. Behind it lie the market and the exchange, which go on when clients, or the
-gateway's socket, come and go.
+`orderdesk`, `backoffice`, `reference`, `frontdesk`. Behind it lie the market and the exchange, which go on when
+clients, or the gateway's socket, come and go.
 """
 
 import asyncio
 from collections.abc import Callable
+from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
-from ibkr_service.sim import answers, backoffice, marketdata, orderdesk, reference
+from ibkr_service.sim import (
+    answers,
+    backoffice,
+    barstreams,
+    calculators,
+    depth,
+    frontdesk,
+    history,
+    marketdata,
+    news,
+    orderdesk,
+    pastticks,
+    reference,
+    scanner,
+    tickbytick,
+)
 from ibkr_service.sim.accounts import BASE_CURRENCY, Account, Position
+from ibkr_service.sim.almanac import Almanac
+from ibkr_service.sim.calendars import RealHours, at, calendar_of, day_of
 from ibkr_service.sim.chance import Chance
 from ibkr_service.sim.clock import GatewayClock
 from ibkr_service.sim.config import GatewayConfig
-from ibkr_service.sim.contracts import Contract, Universe, UnknownContract
+from ibkr_service.sim.contracts import Contract, ContractSpec, Universe, UnknownContract
 from ibkr_service.sim.exchange import Exchange
+from ibkr_service.sim.figures import Figures
+from ibkr_service.sim.hours import Week
+from ibkr_service.sim.latency import Latency
+from ibkr_service.sim.manual import manual_ticket
 from ibkr_service.sim.market import Market
 from ibkr_service.sim.messages import FREE_TEXT_ID, NO_VERSION_FIELD, Request, request_id_of
 from ibkr_service.sim.misfortunes import Misfortunes
 from ibkr_service.sim.orders import Execution, Order
+from ibkr_service.sim.pacing import Pacing
+from ibkr_service.sim.practice import Practice
 from ibkr_service.sim.pricing import NEW_YORK, Prices
 from ibkr_service.sim.quotes import PriceSource
 from ibkr_service.sim.replay import Recording, Replay, ReplayError, load
@@ -33,6 +57,9 @@ from ibkr_service.sim.walk import RandomWalk
 from ibkr_service.sim.wire import FieldError, Fields
 
 Handler = Callable[["Gateway", Session, Fields], None]
+
+UNTOLD_SCAN_S: Final = 60.0
+"""How late a day's high and low learn of quotes that were left out on purpose, in gateway seconds."""
 
 UPSTREAM_HELD_MAX: Final = 10_000
 """Requests that wait for IB to come back; what exceeds this is forgotten, oldest first."""
@@ -69,10 +96,14 @@ class Gateway:
         """Set when the last recorded quote has been played; never without a recording."""
 
         source = self._source({self._recorded(file.local_symbol, file.path): tape for file, tape in recordings})
-        self.market = Market(self.clock, Prices(self.universe, source, self.clock.started_at))
+        self.market = Market(self.clock, Prices(self.universe, source, self.clock.started_at), config.quote_interval_s)
         self.accounts = {code: Account(code, {BASE_CURRENCY: config.cash}) for code in config.accounts}
-        self.valuation = Valuation(self._price_of, self._pair_price)
+        calendar = calendar_of(config.hours)
+        self.valuation = Valuation(
+            self._price_of, self._pair_price, self._under_price, self._today, self._price_at_midnight
+        )
         self.misfortunes = Misfortunes()
+        self._latency = Latency(config.latency, Chance(config.seed), self.clock)
         self.reporter = Reporter(self)
         self.exchange = Exchange(
             self.clock,
@@ -82,7 +113,19 @@ class Gateway:
             self.valuation,
             Chance(config.seed),
             self.reporter,
+            calendar=calendar,
+            practice=Practice(
+                config.checks_margin, config.price_percentage_max, config.hard_to_borrow, config.locate_s
+            ),
         )
+        self.week = calendar if isinstance(calendar, Week) else Week()
+        """Which days and hours contract details announce."""
+        self.almanac = Almanac(RealHours() if calendar.rests else Week(), never_rests=not calendar.rests)
+        self.pacing = Pacing()
+        # Delayed lines look at other moments: each kind goes on from where it looked last.
+        scan_s = UNTOLD_SCAN_S if config.quote_interval_s else 0.0
+        self._figures = {late: Figures(self.market.prices, self.almanac, scan_s) for late in (False, True)}
+        self.display_groups: dict[int, str] = {}
         self.sessions: list[Session] = []
         self.is_cut = False
         self.farm_is_down = False
@@ -111,6 +154,14 @@ class Gateway:
     def completed_orders(self) -> list[Order]:
         """Orders that are done, in the order in which they ended."""
         return list(self.exchange.completed)
+
+    def enter_manual_order(self, spec: ContractSpec, action: str, quantity: Decimal, **fields: str | Decimal) -> Order:
+        """Enter an order as a person at TWS would; `fields` are those of placeOrder by their official names.
+
+        Raises:
+            Refused: the broker does not take it.
+        """
+        return self.exchange.enter_by_hand(manual_ticket(spec, action, quantity, fields))
 
     # Clients come and go.
 
@@ -168,11 +219,13 @@ class Gateway:
             self._upstream.append((session, values))
             del self._upstream[:-UPSTREAM_HELD_MAX]
             return
-        self._answer(session, request, values)
+        self._latency.hold(session.client_id, request, lambda: self._answer(session, request, values))
 
     def _answer(self, session: Session, request: Request, values: tuple[str, ...]) -> None:
+        if session not in self.sessions and request not in ABOUT_ORDERS:
+            return  # gone while its question waited
         req_id = request_id_of(values)
-        handler = HANDLERS.get(request, _not_modelled(request))
+        handler = HANDLERS.get(request) or _not_modelled(request)
         if self.config.read_only and request in ABOUT_ORDERS:
             handler = _read_only
         try:
@@ -193,9 +246,7 @@ class Gateway:
         """IB is back: what waited for it goes on, orders even of clients that have left."""
         waiting, self._upstream = self._upstream, []
         for session, values in waiting:
-            request = Request(int(values[0]))
-            if session in self.sessions or request in ABOUT_ORDERS:
-                self._answer(session, request, values)
+            self._answer(session, Request(int(values[0])), values)
 
     @property
     def data_flows(self) -> bool:
@@ -204,8 +255,12 @@ class Gateway:
 
     # Prices.
 
+    def figures_of(self, *, delayed: bool = False) -> Figures:
+        """The figures of the day, for live or for delayed data."""
+        return self._figures[delayed]
+
     def _source(self, tapes: dict[int, Recording]) -> PriceSource:
-        walk = RandomWalk(self.config.seed)
+        walk = RandomWalk(self.config.seed, self.clock.started_at)
         if not tapes:
             return walk
         replay = Replay(tapes, self.clock.started_at, walk)
@@ -221,6 +276,18 @@ class Gateway:
 
     def _price_of(self, contract: Contract) -> Decimal | None:
         quote = self.market.quote(contract)
+        return None if quote is None else quote.mid
+
+    def _under_price(self, option: Contract) -> Decimal | None:
+        underlying = self.universe.underlying(option)
+        return None if underlying is None else self._price_of(underlying)
+
+    def _today(self) -> date:
+        return day_of(self.clock.now())
+
+    def _price_at_midnight(self, contract: Contract) -> Decimal | None:
+        midnight = at(self._today(), time(0))
+        quote = self.market.prices.quote(contract, max(0.0, (midnight - self.clock.started_at).total_seconds()))
         return None if quote is None else quote.mid
 
     def _pair_price(self, symbol: str, currency: str) -> Decimal | None:
@@ -243,12 +310,33 @@ def _not_modelled(request: Request) -> Handler:
 
 HANDLERS: Final[dict[Request, Handler]] = {
     **marketdata.HANDLERS,
+    **barstreams.HANDLERS,
+    **calculators.HANDLERS,
+    **depth.HANDLERS,
+    **history.HANDLERS,
+    **news.HANDLERS,
+    **pastticks.HANDLERS,
+    **scanner.HANDLERS,
+    **tickbytick.HANDLERS,
     **orderdesk.HANDLERS,
     **backoffice.HANDLERS,
     **reference.HANDLERS,
+    **frontdesk.HANDLERS,
 }
 
-NEEDS_IB: Final = orderdesk.NEEDS_IB | reference.NEEDS_IB | marketdata.NEEDS_IB
+MARKET_NEEDS_IB: Final = frozenset[Request]().union(
+    barstreams.NEEDS_IB,
+    calculators.NEEDS_IB,
+    depth.NEEDS_IB,
+    history.NEEDS_IB,
+    marketdata.NEEDS_IB,
+    news.NEEDS_IB,
+    pastticks.NEEDS_IB,
+    scanner.NEEDS_IB,
+    tickbytick.NEEDS_IB,
+)
+
+NEEDS_IB: Final = orderdesk.NEEDS_IB | reference.NEEDS_IB | MARKET_NEEDS_IB
 """Requests that a gateway cannot answer while it is cut off from IB."""
 
 ABOUT_ORDERS: Final = orderdesk.ABOUT_ORDERS

@@ -1,8 +1,11 @@
-"""The market in motion: who watches what, and a timer per watched instrument, from one change of its quote to the next.
+"""The market in motion: who watches what, and one timer for all, from one change of any quote to the next.
 
-Nothing moves that nobody watches. Clients' subscriptions and working orders watch alike.
+Nothing moves that nobody watches. Clients' subscriptions and working orders watch alike. Changes are told in the order
+of their time, whatever they are changes of; those of one instant in the order in which they were expected.
 """
 
+import heapq
+import itertools
 from collections.abc import Callable, Hashable
 
 from ibkr_service.sim.clock import GatewayClock, Timer
@@ -11,11 +14,18 @@ from ibkr_service.sim.pricing import Prices
 from ibkr_service.sim.quotes import Quote
 
 CHANGES_PER_WAKE_MAX = 200
-"""A loop that is far behind skips the changes beyond this many, as IB conflates ticks."""
+"""A loop that is far behind skips the changes of an instrument beyond this many, as IB conflates ticks."""
+
+CHANGES_PER_TURN_MAX = 400
+"""After so many changes of all instruments the loop gets a turn for its sockets."""
+
+_JUST_S = 1e-6
 
 
 class Watch:
     """Somebody's interest in an instrument; `close` ends it."""
+
+    __slots__ = ("_feed", "on_quote")
 
     def __init__(self, feed: "_Feed", on_quote: Callable[[Quote], None]) -> None:
         self._feed = feed
@@ -35,58 +45,73 @@ class _Feed:
         self.instrument = instrument
         self.watches: dict[Watch, None] = {}
         self.seen_s = market.clock.seconds()
-        self._due_s = self.seen_s
-        self._timer: Timer | None = None
+        self.late = 0
+        self.is_waiting = False
         self.is_delivering = False
 
     def wake(self) -> None:
         """Wait for the next change, if somebody watches and nobody waits."""
-        if self.watches and self._timer is None and not self.is_delivering:
-            change_s = self.market.prices.next_change(self.instrument, self.seen_s)
-            if change_s is not None:
-                self._due_s = change_s
-                self._timer = self.market.clock.call_at(change_s, self._deliver)
+        if self.watches and not self.is_waiting and not self.is_delivering:
+            self._expect(self.seen_s)
 
     def rest(self) -> None:
         """Stop waiting, and be forgotten, when nobody watches any more."""
-        if self.watches:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self.market.forget(self)
+        if not self.watches:
+            self.market.forget(self)
 
-    def _deliver(self) -> None:
-        self._timer = None
+    def deliver(self, change_s: float, now_s: float) -> None:
+        """Tell one change, and wait for the next."""
+        self.is_waiting = False
         self.is_delivering = True
+        self.seen_s = change_s
         try:
-            self._deliver_until(self.market.clock.seconds())
+            quote = self.market.prices.quote(self.instrument, change_s)
+            if quote is not None:
+                for watch in list(self.watches):
+                    if watch in self.watches:
+                        watch.on_quote(quote)
         finally:
             self.is_delivering = False
-            self.wake()
+            if self.watches:
+                self._expect(self._seen(now_s))
 
-    def _deliver_until(self, now_s: float) -> None:
-        """Tell every change up to now; the first one even when its timer came a trifle early."""
-        change_s: float | None = self._due_s
-        for turn in range(CHANGES_PER_WAKE_MAX):
-            if change_s is None or not self.watches or (turn and change_s > now_s):
-                return
-            self.seen_s = change_s
-            quote = self.market.prices.quote(self.instrument, change_s)
-            for watch in list(self.watches):
-                if quote is not None and watch in self.watches:
-                    watch.on_quote(quote)
-            change_s = self.market.prices.next_change(self.instrument, change_s)
-        self.seen_s = max(self.seen_s, now_s)
+    def _seen(self, now_s: float) -> float:
+        """From when on the next change is wanted: too many late ones in a row are skipped."""
+        self.late = self.late + 1 if self.seen_s < now_s else 0
+        if self.late >= CHANGES_PER_WAKE_MAX:
+            self.late = 0
+            self.seen_s = max(self.seen_s, now_s)
+        return self.seen_s
+
+    def _expect(self, after_s: float) -> None:
+        interval_s = self.market.interval_s
+        change_s = self.market.prices.next_change(
+            self.instrument, after_s + interval_s - _JUST_S if interval_s else after_s
+        )
+        if change_s is not None:
+            self.is_waiting = True
+            self.market.expect(self, change_s)
 
 
 class Market:
-    """Quotes, now and as they change."""
+    """Quotes, now and as they change.
 
-    def __init__(self, clock: GatewayClock, prices: Prices) -> None:
+    Args:
+        clock: gateway time.
+        prices: what holds when.
+        interval_s: how far apart the changes of an instrument are told at least; 0 tells every one.
+    """
+
+    def __init__(self, clock: GatewayClock, prices: Prices, interval_s: float = 0.0) -> None:
         self.clock = clock
         self.prices = prices
+        self.interval_s = interval_s
         self._feeds: dict[Hashable, _Feed] = {}
+        self._expected: list[tuple[float, int, _Feed]] = []
+        self._numbers = itertools.count()
+        self._timer: Timer | None = None
+        self._timer_s = 0.0
+        self._is_turning = False
 
     def __repr__(self) -> str:
         return f"<Market [{len(self._feeds)} instruments watched]>"
@@ -110,7 +135,49 @@ class Market:
         feed.wake()
         return watch
 
+    # What the feeds ask for.
+
+    def expect(self, feed: _Feed, change_s: float) -> None:
+        """Have a feed deliver its next change when it is time."""
+        heapq.heappush(self._expected, (change_s, next(self._numbers), feed))
+        if not self._is_turning:
+            self._set_timer()
+
     def forget(self, feed: _Feed) -> None:
-        """Drop a feed that nobody watches."""
+        """Drop a feed that nobody watches; with the last one the timer goes."""
         if self._feeds.get(feed.instrument.key) is feed:
             del self._feeds[feed.instrument.key]
+        if not self._feeds:
+            self._expected.clear()
+            self._stop_timer()
+
+    def _turn(self) -> None:
+        """Tell the changes that are due, earliest first; the first one even when its timer came a trifle early."""
+        self._timer = None
+        self._is_turning = True
+        now_s = max(self.clock.seconds(), self._timer_s)
+        try:
+            for _ in range(CHANGES_PER_TURN_MAX):
+                if not self._expected or self._expected[0][0] > now_s:
+                    break
+                change_s, _, feed = heapq.heappop(self._expected)
+                if feed.watches:
+                    feed.deliver(change_s, now_s)
+        finally:
+            self._is_turning = False
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if not self._expected:
+            return
+        due_s = self._expected[0][0]
+        if self._timer is not None and self._timer_s <= due_s:
+            return
+        self._stop_timer()
+        self._timer_s = due_s
+        self._timer = self.clock.call_at(due_s, self._turn)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

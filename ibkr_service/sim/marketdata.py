@@ -1,19 +1,25 @@
-"""The market data desk: subscriptions, snapshots, and ticks as a quote changes.
+"""The market data desk: subscriptions and snapshots, live, frozen and delayed.
 
-A subscription sends what differs from what it sent before, as IB does. Generic ticks are accepted and not modelled yet.
+A subscription sends what differs from what it sent before, as IB does. What a login may see is a setting of the gateway
+(`data_permission`); currencies are free for all, as they are at IB.
+
+Simplifications: delayed data is the quote of fifteen minutes ago; a snapshot is complete at once; a regulatory snapshot
+is a snapshot and costs nothing.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from ibkr_service.sim import answers
-from ibkr_service.sim.contracts import Instrument, read_legs, read_spec
-from ibkr_service.sim.messages import Request
+from ibkr_service.sim.contracts import Contract, Instrument, read_legs, read_spec
+from ibkr_service.sim.generics import Generics, read_codes
+from ibkr_service.sim.messages import Answer, Request
 from ibkr_service.sim.quotes import Quote
-from ibkr_service.sim.rules import Refused
+from ibkr_service.sim.rules import Refused, invalid
 from ibkr_service.sim.session import Session, Stream
+from ibkr_service.sim.ticks import HALTED, Tick, Ticks
 from ibkr_service.sim.wire import Fields
 
 if TYPE_CHECKING:
@@ -21,56 +27,12 @@ if TYPE_CHECKING:
 
 STREAM: Final = "market data"
 LIVE, FROZEN, DELAYED, DELAYED_FROZEN = 1, 2, 3, 4
-
-BID, ASK, LAST, CLOSE = 1, 2, 4, 9
-SIZE_OF: Final = {BID: 0, ASK: 3, LAST: 5}
-VOLUME: Final = 8
-GREEKS: Final = (10, 11, 13)
-DELAYED_KINDS: Final = {1: 66, 2: 67, 4: 68, 9: 75, 0: 69, 3: 70, 5: 71, 8: 74, 10: 80, 11: 81, 13: 83}
-"""Live tick type → the tick type of the same thing delayed."""
+DELAY_S: Final = 900.0
+NOT_HALTED: Final = Tick(Answer.TICK_GENERIC, HALTED, 0)
 
 NEEDS_IB: Final = frozenset({Request.MKT_DATA})
 
-
-class Ticks:
-    """Turns quotes into ticks, leaving out what has been said already."""
-
-    def __init__(self, session: Session, req_id: int, *, delayed: bool) -> None:
-        self._session = session
-        self._req_id = req_id
-        self._delayed = delayed
-        self._said: dict[int, object] = {}
-
-    def say(self, quote: Quote) -> None:
-        """Send what is new in a quote."""
-        self._say_price(BID, quote.bid, quote.bid_size)
-        self._say_price(ASK, quote.ask, quote.ask_size)
-        if quote.last is not None and quote.last_size is not None:
-            self._say_price(LAST, quote.last, quote.last_size)
-        if quote.volume is not None and self._is_new(VOLUME, quote.volume):
-            self._session.send(answers.tick_size(self._req_id, self._kind(VOLUME), quote.volume))
-        if quote.close is not None and self._is_new(CLOSE, quote.close):
-            self._session.send(answers.tick_price(self._req_id, self._kind(CLOSE), quote.close, Decimal(0)))
-        for kind, greeks in zip(GREEKS, quote.greeks or (), strict=False):
-            if self._is_new(kind, greeks):
-                self._session.send(answers.tick_option(self._req_id, self._kind(kind), greeks))
-
-    def _say_price(self, kind: int, price: Decimal, size: Decimal) -> None:
-        has_new_price, has_new_size = self._is_new(kind, price), self._is_new(SIZE_OF[kind], size)
-        if has_new_price:
-            # The price carries its size.
-            self._session.send(answers.tick_price(self._req_id, self._kind(kind), price, size))
-        elif has_new_size:
-            self._session.send(answers.tick_size(self._req_id, self._kind(SIZE_OF[kind]), size))
-
-    def _is_new(self, kind: int, value: object) -> bool:
-        if self._said.get(kind) == value:
-            return False
-        self._said[kind] = value
-        return True
-
-    def _kind(self, kind: int) -> int:
-        return DELAYED_KINDS[kind] if self._delayed else kind
+_JUST_BEFORE_S = 1e-3
 
 
 class Line(Stream):
@@ -78,18 +40,61 @@ class Line(Stream):
 
     is_market_data = True
 
-    def __init__(self, gateway: "Gateway", instrument: Instrument, ticks: Ticks) -> None:
+    def __init__(self, gateway: "Gateway", instrument: Instrument, ticks: Ticks, generics: Generics, kind: int) -> None:
         self._gateway = gateway
+        self._instrument = instrument
         self._ticks = ticks
-        self._watch = gateway.market.watch(instrument, self._on_quote)
+        self._generics = generics
+        self._is_delayed = kind in {DELAYED, DELAYED_FROZEN}
+        self._open_until = -math.inf
 
-    def _on_quote(self, quote: Quote) -> None:
-        if self._gateway.data_flows:
-            self._ticks.say(quote)
+    def start(self) -> "Line":
+        """Tell every change from now on."""
+        self._watch = self._gateway.market.watch(self._instrument, self._on_quote)
+        return self
+
+    def say_now(self) -> None:
+        """Send what there is: outside sessions the last quote of the latest one."""
+        quote = self._gateway.market.quote(self._instrument)
+        if quote is None or not self._gateway.data_flows:
+            return
+        if not self._is_on(quote):
+            prices = self._gateway.market.prices
+            session = self._gateway.almanac.latest(self._instrument, prices.started_s + quote.at, regular=False)
+            if session is not None:
+                quote = prices.quote(self._instrument, session.end - prices.started_s - _JUST_BEFORE_S) or quote
+        self._say(quote)
+        if not self._is_delayed:
+            self._ticks.add(iter([NOT_HALTED]))
 
     def close(self) -> None:
         """Send nothing more."""
         self._watch.close()
+
+    def _on_quote(self, quote: Quote) -> None:
+        if self._gateway.data_flows and self._is_on(quote):
+            self._say(quote)
+
+    def _say(self, quote: Quote) -> None:
+        shown = quote
+        if self._is_delayed:
+            # A recording does not reach back before its beginning: its first minutes are not delayed.
+            shown = self._gateway.market.prices.quote(self._instrument, quote.at - DELAY_S) or quote
+        day = self._gateway.figures_of(delayed=self._is_delayed).of(self._instrument, shown)
+        self._ticks.say(shown, day)
+        self._ticks.add(self._generics.ticks(shown, day))
+
+    def _is_on(self, quote: Quote) -> bool:
+        """Whether there is a session; always, where markets never rest."""
+        almanac = self._gateway.almanac
+        if almanac.never_rests or quote.at < self._open_until:
+            return True
+        started_s = self._gateway.market.prices.started_s
+        session = almanac.latest(self._instrument, started_s + quote.at, regular=False)
+        if session is None or started_s + quote.at >= session.end:
+            return False
+        self._open_until = session.end - started_s
+        return True
 
 
 def _subscribe(gateway: "Gateway", session: Session, fields: Fields) -> None:
@@ -97,24 +102,73 @@ def _subscribe(gateway: "Gateway", session: Session, fields: Fields) -> None:
     legs = read_legs(fields) if spec.is_combo else ()
     if fields.flag():
         fields.skip(3)  # the delta-neutral contract
-    fields.text()  # generic ticks
-    is_snapshot = fields.flag()
+    codes = read_codes(fields.text())
+    is_snapshot, is_regulatory = fields.flag(), fields.flag() if fields.remaining else False
+    is_snapshot = is_snapshot or is_regulatory
     if (STREAM, req_id) in session.streams:
         raise Refused(102, "Duplicate ticker ID.")
-    if not is_snapshot and lines_used(gateway) >= gateway.config.market_data_lines_max:
-        raise Refused(101, "Max number of tickers has been reached")
+    if is_snapshot and codes:
+        raise invalid("Snapshot market data subscription is not applicable to generic ticks")
+    if not is_snapshot:
+        need_a_line(gateway)
     instrument = gateway.universe.resolve(replace(spec, legs=legs))
-    is_delayed = session.market_data_type in {DELAYED, DELAYED_FROZEN}
-    ticks = Ticks(session, req_id, delayed=is_delayed)
+    kind = permitted(gateway, session, req_id, instrument)
+    line = _line(gateway, session, req_id, instrument, codes, kind)
     session.send(answers.tick_req_params(req_id, instrument.min_tick))
-    session.send(answers.market_data_type(req_id, session.market_data_type))
-    quote = gateway.market.quote(instrument)
-    if quote is not None and gateway.data_flows:
-        ticks.say(quote)
+    session.send(answers.market_data_type(req_id, kind))
+    line.say_now()
     if is_snapshot:
         session.send(answers.snapshot_end(req_id))
     else:
-        session.open_stream(STREAM, req_id, Line(gateway, instrument, ticks))
+        session.open_stream(STREAM, req_id, line.start())
+
+
+def _line(
+    gateway: "Gateway", session: Session, req_id: int, instrument: Instrument, codes: frozenset[int], kind: int
+) -> Line:
+    ticks = Ticks(
+        session,
+        req_id,
+        delayed=kind in {DELAYED, DELAYED_FROZEN},
+        has_sides=not (isinstance(instrument, Contract) and instrument.sec_type == "IND"),
+        started_s=gateway.market.prices.started_s,
+    )
+    return Line(gateway, instrument, ticks, Generics(gateway, instrument, codes), kind)
+
+
+def permitted(gateway: "Gateway", session: Session, req_id: int, instrument: Instrument) -> int:
+    """The type of market data that a client gets.
+
+    Raises:
+        Refused: none, with what it has asked for.
+    """
+    kind, permission = session.market_data_type, gateway.config.data_permission
+    is_free = isinstance(instrument, Contract) and instrument.sec_type == "CASH"
+    if permission == "live" or is_free:
+        return kind
+    if permission == "none":
+        raise Refused(354, f"Requested market data is not subscribed. {_feed(instrument)}")
+    if kind in {LIVE, FROZEN}:
+        hint = "See link in 'Market Data Connections' dialog for more details.Delayed market data is available."
+        text = f"Requested market data requires additional subscription for API. {hint}{_feed(instrument)}"
+        raise Refused(10089, text)
+    session.error(req_id, 10167, "Requested market data is not subscribed. Displaying delayed market data.")
+    return kind
+
+
+def _feed(instrument: Instrument) -> str:
+    where = getattr(instrument, "primary_exchange", "") or instrument.exchange
+    return f"{instrument.symbol} {where}/TOP/ALL"
+
+
+def need_a_line(gateway: "Gateway") -> None:
+    """See that a market data line is left.
+
+    Raises:
+        Refused: there is none.
+    """
+    if lines_used(gateway) >= gateway.config.market_data_lines_max:
+        raise Refused(101, "Max number of tickers has been reached")
 
 
 def lines_used(gateway: "Gateway") -> int:

@@ -5,6 +5,7 @@ from decimal import Decimal
 from ibkr_service.sim.contracts import Instrument
 from ibkr_service.sim.orders import Order
 from ibkr_service.sim.quotes import Quote
+from ibkr_service.sim.terms import Kind
 
 _QUOTES_KEPT_MAX = 1000
 _Taken = tuple[float, Decimal, Decimal]
@@ -12,20 +13,34 @@ _Taken = tuple[float, Decimal, Decimal]
 
 def touch(order: Order, quote: Quote) -> Decimal | None:
     """The price at which an order trades on a quote, None when it does not; never worse than its limit."""
-    buys = order.ticket.sign > 0
-    price = quote.ask if buys else quote.bid
-    limit = order.ticket.limit
-    if order.ticket.order_type != "LMT" or limit is None:
-        return price
-    return price if (price <= limit if buys else price >= limit) else None
+    if order.style.kind is Kind.MIDPOINT:
+        return _within(order, quote.mid)
+    price = quote.ask if order.ticket.sign > 0 else quote.bid
+    return price if order.style.kind is Kind.MARKET else _within(order, price)
 
 
-def triggers(order: Order, quote: Quote) -> bool:
-    """Whether a quote triggers a stop order: IB's double bid/ask method, of one quote."""
-    stop = order.ticket.aux
-    if stop is None:
-        return False
-    return quote.ask >= stop if order.ticket.sign > 0 else quote.bid <= stop
+def _within(order: Order, price: Decimal) -> Decimal | None:
+    limit = order.limit
+    if limit is None:
+        # The midpoint may do without a limit; an order that is to have one waits for it.
+        return price if order.style.kind is Kind.MIDPOINT else None
+    return price if (price <= limit if order.ticket.sign > 0 else price >= limit) else None
+
+
+def at_the_close(order: Order, price: Decimal) -> bool:
+    """Whether an order trades at the closing price."""
+    return order.style.kind is Kind.MARKET or _within(order, price) is not None
+
+
+def quantity(order: Order, left: Decimal) -> Decimal:
+    """How much of an order is filled when so much is displayed; 0 when that is less than the order will take."""
+    fill = min(order.workable, left)
+    least = Decimal(1)
+    if order.terms.all_or_none or order.ticket.tif == "FOK":
+        least = order.remaining
+    elif order.terms.quantity_min:
+        least = min(order.terms.quantity_min, order.remaining)
+    return fill if fill >= max(least, Decimal(1)) else Decimal(0)
 
 
 class Displayed:

@@ -4,6 +4,7 @@ Groups that repeat, or that only some orders or versions have, are named in angl
 `orderwrite.py` know how to take and to write them. A new field of the protocol is a word here.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from ibkr_service.sim.messages import Since
@@ -86,6 +87,9 @@ PLACE_VERSIONS: Final = (
     ("advancedErrorOverride", Since.ERROR_REJECT_JSON),
     ("manualOrderTime", Since.ORDER_MANUAL_TIME),
 )
+GONE_SINCE: Final = {"faProfile": Since.FA_PROFILE_GONE}
+"""Fields that later versions have no more: from this version on they are not on the wire at all."""
+
 STATE_NUMBERS: Final = _names("""
     initMarginBefore maintMarginBefore equityWithLoanBefore initMarginChange maintMarginChange equityWithLoanChange
     initMarginAfter maintMarginAfter equityWithLoanAfter
@@ -95,6 +99,13 @@ CONDITION_FIELDS: Final = {1: 6, 3: 3, 4: 3, 5: 4, 6: 5, 7: 5}
 
 FREE_TEXT: Final = frozenset({"orderRef", "account", "ocaGroup", "modelCode"})
 """Fields whose text is the client's own, even when it looks like an unset number."""
+
+
+@lru_cache(maxsize=256)
+def of_version(layout: tuple[str, ...], version: int) -> tuple[str, ...]:
+    """The layout as a version has it."""
+    return tuple(name for name in layout if version < GONE_SINCE.get(name, version + 1))
+
 
 SERVER_DEFAULTS: Final = {"deltaNeutralOrderType": "None", "adjustedOrderType": "None", "deltaNeutralOpenClose": "?"}
 """What TWS writes where the client wrote nothing: a client that sends such an order back is in for a surprise."""

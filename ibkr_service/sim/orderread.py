@@ -19,8 +19,10 @@ from ibkr_service.sim.orderlayout import (
     PLACE_TAIL,
     PLACE_VERSIONS,
     SCALE,
+    of_version,
 )
 from ibkr_service.sim.orders import Ticket
+from ibkr_service.sim.terms import read_terms
 from ibkr_service.sim.wire import UNSET_WHOLE, FieldError, Fields, parse_number
 
 _UNSET_DOUBLE_OF_CLIENTS = "1.7976931348623157e+308"
@@ -40,7 +42,7 @@ def read_place_order(fields: Fields, version: int) -> Ticket:
     if spec.is_combo:
         legs = _read_legs(fields, values)
     fields.forgive_absent()
-    for name in PLACE_TAIL:
+    for name in of_version(PLACE_TAIL, version):
         if name in _READ_GROUPS:
             _READ_GROUPS[name](fields, values, version)
         else:
@@ -61,15 +63,18 @@ def read_place_order(fields: Fields, version: int) -> Ticket:
         account=values["account"],
         order_ref=values["orderRef"],
         transmit=values["transmit"] != "0",
-        parent_id=int(parse_number(values["parentId"]) or 0),
+        parent_id=Fields([values["parentId"]]).whole(),
         oca_group=values["ocaGroup"],
         what_if=values["whatIf"] in {"1", "true", "True"},
+        terms=read_terms(values),
     )
 
 
 def _clean(name: str, text: str) -> str:
     if name in FREE_TEXT:
         return text
+    if text == "Infinite":
+        return "Infinity"  # ib_insync writes the one, and reads only the other
     return "" if text in UNSET_WHOLE or text == _UNSET_DOUBLE_OF_CLIENTS else text
 
 

@@ -5,7 +5,8 @@ here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from decimal import Decimal
 from enum import Enum
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 from ibkr_service.sim.clock import Timer
 from ibkr_service.sim.contracts import Contract, ContractSpec, Instrument
 from ibkr_service.sim.market import Watch
+from ibkr_service.sim.terms import STYLES, Style, Terms
 
 
 class Status(Enum):
@@ -37,6 +39,7 @@ class Move(Enum):
 
     TRANSMIT = "is transmitted, and waits at the broker"
     ACTIVATE = "works at the exchange"
+    REST = "waits at the broker for the next session"
     ASK_CANCEL = "is asked to be cancelled"
     CANCEL = "is cancelled"
     REJECT = "is rejected"
@@ -55,12 +58,14 @@ TRANSITIONS: Final[dict[Status, dict[Move, Status]]] = {
     Status.PRE_SUBMITTED: {
         Move.TRANSMIT: Status.PRE_SUBMITTED,
         Move.ACTIVATE: Status.SUBMITTED,
+        Move.REST: Status.PRE_SUBMITTED,
         Move.ASK_CANCEL: Status.PENDING_CANCEL,
         Move.CANCEL: Status.CANCELLED,
         Move.REJECT: Status.INACTIVE,
     },
     Status.SUBMITTED: {
         Move.ACTIVATE: Status.SUBMITTED,
+        Move.REST: Status.PRE_SUBMITTED,
         Move.ASK_CANCEL: Status.PENDING_CANCEL,
         Move.CANCEL: Status.CANCELLED,
         Move.REJECT: Status.INACTIVE,
@@ -69,6 +74,7 @@ TRANSITIONS: Final[dict[Status, dict[Move, Status]]] = {
     },
     # A cancel takes time to arrive; a fill may be faster.
     Status.PENDING_CANCEL: {
+        Move.REST: Status.PENDING_CANCEL,
         Move.ASK_CANCEL: Status.PENDING_CANCEL,
         Move.CANCEL: Status.CANCELLED,
         Move.FILL_PART: Status.PENDING_CANCEL,
@@ -106,11 +112,17 @@ class Ticket:
     parent_id: int
     oca_group: str
     what_if: bool
+    terms: Terms = field(default_factory=Terms)
+    """The fine print."""
 
     @property
     def sign(self) -> int:
         """+1 to buy, -1 to sell."""
         return 1 if self.action == "BUY" else -1
+
+    def of_quantity(self, quantity: Decimal) -> "Ticket":
+        """The same order for another quantity."""
+        return replace(self, quantity=quantity)
 
 
 @dataclass(slots=True, eq=False)
@@ -133,13 +145,50 @@ class Order:
     """Whether it has arrived at the exchange, with its present terms."""
 
     is_triggered: bool = False
-    """Whether a stop order has become a market order."""
+    """Whether what it waited for has happened: a stop order has become a market order."""
+
+    terms: Terms = field(default_factory=Terms)
+    stop: Decimal | None = None
+    """The price that triggers it; of a trailing order it moves."""
+
+    limit: Decimal | None = None
+    """The worst price at which it may trade now; None while there is none."""
+
+    hits: int = 0
+    """How many prices in a row have been beyond the stop."""
+
+    seen_s: float = -1.0
+    """The gateway second of the latest quote that was held against the stop."""
+
+    reduced: Decimal = Decimal(0)
+    """What fills of orders linked to it have taken off its quantity."""
+
+    charged: dict[int, tuple[Decimal, Decimal]] = field(default_factory=dict)
+    """Contract id → what has been charged for, and how much: commissions have their minimum per order."""
+
+    held_for: str = ""
+    """Why it waits at the broker, in IB's word, other than for its parent or its trigger."""
+
+    reason: str = ""
+    """Why it ended without being filled."""
+
+    is_manual: bool = False
+    """Whether it was entered by a person at TWS, not by a client."""
+
+    is_located: bool = False
+    """Whether stock to sell short has been found for it."""
 
     completed_at: str = ""
+    completed_on: date | None = None
     children: list["Order"] = field(default_factory=list)
     watch: Watch | None = None
     routing: Timer | None = None
     cancelling: Timer | None = None
+    waiting: Timer | None = None
+    """Until it may go out, or until the auction."""
+
+    ending: Timer | None = None
+    """Until its session, or its time in force, is over."""
 
     def __repr__(self) -> str:
         what = getattr(self.instrument, "local_symbol", self.instrument.symbol)
@@ -152,6 +201,43 @@ class Order:
     def key(self) -> tuple[int, int]:
         """Client id and order id: what a client calls it by."""
         return self.client_id, self.ticket.order_id
+
+    @property
+    def style(self) -> Style:
+        """What its type means."""
+        return STYLES[self.ticket.order_type]
+
+    @property
+    def waits_for_trigger(self) -> bool:
+        """Whether it is to be triggered, and has not been."""
+        return self.style.is_triggered and not self.is_triggered
+
+    @property
+    def waits_for_parent(self) -> bool:
+        """Whether nothing of its parent has been filled yet."""
+        return self.parent is not None and not self.parent.filled and not self.parent.status.is_done
+
+    @property
+    def why_held(self) -> str:
+        """Why it waits at the broker, in IB's words."""
+        if self.status is not Status.PRE_SUBMITTED:
+            return ""
+        reasons = (
+            "child" if self.waits_for_parent else "",
+            "trigger" if self.waits_for_trigger else "",
+            self.held_for,
+        )
+        return ",".join(reason for reason in reasons if reason)
+
+    @property
+    def workable(self) -> Decimal:
+        """What may be filled now: of a child no more than what its parent's fills, and its siblings', have left."""
+        parent = self.parent
+        if parent is None or parent.status.is_done:
+            return self.remaining
+        whole = self.ticket.quantity + self.reduced
+        share = whole * parent.filled // parent.ticket.quantity
+        return max(Decimal(0), min(self.remaining, share - self.reduced - self.filled))
 
     @property
     def remaining(self) -> Decimal:
@@ -191,6 +277,9 @@ class Execution:
     average_price: Decimal
     commission: Decimal | None
     commission_currency: str
+    day: date
+    """The broker's date: executions are forgotten at midnight."""
+
     realized: Decimal | None
     """Profit of what it closed, after commissions; None when it closed nothing."""
 

@@ -18,8 +18,10 @@ from ibkr_service.sim.orderlayout import (
     SERVER_DEFAULTS,
     STATE_NUMBERS,
     VERSIONS,
+    of_version,
 )
 from ibkr_service.sim.orders import Order, Status
+from ibkr_service.sim.terms import STYLES
 from ibkr_service.sim.wire import UNSET_DOUBLE, Value, frame, parse_number
 
 ZERO_WHEN_EMPTY: Final = frozenset({"lmtPrice", "auxPrice", "volatilityType", "continuousUpdate", "triggerMethod"})
@@ -37,6 +39,21 @@ class Preview:
     maintenance_change: Decimal
     equity_change: Decimal
     commission: Decimal
+
+    @property
+    def initial_after(self) -> Decimal:
+        """Initial margin after it."""
+        return self.initial_before + self.initial_change
+
+    @property
+    def equity_after(self) -> Decimal:
+        """Equity with loan value after it."""
+        return self.equity_before + self.equity_change
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether the equity covers the margin after it, or it demands no more than it brings."""
+        return self.equity_after >= self.initial_after or self.equity_change >= self.initial_change
 
     def margins(self) -> list[Value]:
         """Before, change and after: each of initial margin, maintenance margin and equity."""
@@ -78,17 +95,9 @@ def order_status(order: Order) -> bytes:
         order.ticket.parent_id,
         order.last_price,
         order.client_id,
-        _why_held(order),
+        order.why_held,
         0,
     )
-
-
-def _why_held(order: Order) -> str:
-    if order.status is not Status.PRE_SUBMITTED:
-        return ""
-    waits_for_parent = order.parent is not None and order.parent.status is not Status.FILLED
-    reasons = ("child" if waits_for_parent else "", "trigger" if order.ticket.order_type == "STP" else "")
-    return ",".join(reason for reason in reasons if reason)
 
 
 def open_order(order: Order, version: int, preview: Preview | None = None) -> bytes:
@@ -123,6 +132,7 @@ class _Writer:
             "whatIf": preview is not None,
             "status": order.status.value,
             "sharesAllocation": "",
+            **_moving_prices(order),
             "filledQuantity": order.filled,
             "autoCancelDate": "",
             "refFuturesConId": 0,
@@ -132,10 +142,10 @@ class _Writer:
             "completedStatus": _completed_status(order),
         }
 
-    def along(self, layout: Sequence[str]) -> list[Value]:
+    def along(self, layout: tuple[str, ...]) -> list[Value]:
         """The values along a layout."""
         values: list[Value] = []
-        for name in layout:
+        for name in of_version(layout, self.version):
             if name in _WRITE_GROUPS:
                 values += _WRITE_GROUPS[name](self)
             else:
@@ -150,6 +160,14 @@ class _Writer:
         if text == "":
             return SERVER_DEFAULTS.get(name, 0 if name in ZERO_WHEN_EMPTY else "")
         return text
+
+
+def _moving_prices(order: Order) -> dict[str, Value]:
+    """The stop of a trailing order, and the limit that goes with it, as they are now."""
+    style = STYLES.get(order.ticket.order_type)  # an order of a type that is not modelled can be written all the same
+    if style is None or not style.trails or order.stop is None:
+        return {}
+    return {"trailStopPrice": order.stop, **({} if order.limit is None else {"lmtPrice": order.limit})}
 
 
 def _completed_status(order: Order) -> str:

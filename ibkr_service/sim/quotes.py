@@ -1,12 +1,13 @@
 """What a price is here: the `Quote`, and the `PriceSource` that says which quote holds at which gateway second.
 
 A price source is a function of time with no memory of who asked. That is what makes the market lazy (nobody watches,
-nothing is computed) and the path the same however many clients watch it, and from whenever on.
+nothing is computed) and the path the same however many clients watch it, and from whenever on. It knows the past as
+well: `moments` says when a price was extreme, so that a bar of any size costs four quotes.
 """
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ibkr_service.sim.contracts import Contract
 
@@ -35,15 +36,32 @@ class Quote:
     ask_size: Decimal
     last: Decimal | None = None
     last_size: Decimal | None = None
-    volume: Decimal | None = None
-    close: Decimal | None = None
-    greeks: tuple[Greeks, Greeks, Greeks] | None = None
-    """For an option: at the bid, at the ask, and of the model."""
+    greeks: tuple[Greeks, Greeks, Greeks, Greeks] | None = None
+    """For an option: at the bid, at the ask, at the last price, and of the model."""
 
     @property
     def mid(self) -> Decimal:
         """Half way between bid and ask."""
         return (self.bid + self.ask) / 2
+
+
+class Moments(NamedTuple):
+    """Gateway seconds within a span at which a quote was the first, the lowest, the highest and the last one."""
+
+    first: float
+    lowest: float
+    highest: float
+    last: float
+
+
+class Trades(NamedTuple):
+    """How much was traded, and in how many trades."""
+
+    volume: int
+    number: int
+
+
+NO_TRADES = Trades(0, 0)
 
 
 class PriceSource(Protocol):
@@ -55,4 +73,12 @@ class PriceSource(Protocol):
 
     def next_change(self, contract: Contract, after_s: float) -> float | None:
         """The gateway second of the first change after a moment; None when nothing will change any more."""
+        ...
+
+    def moments(self, contract: Contract, from_s: float, to_s: float) -> Moments | None:
+        """The first, lowest, highest and last of the changes from a second up to but not including another one."""
+        ...
+
+    def trades(self, contract: Contract, from_s: float, to_s: float) -> Trades:
+        """What was traded from a second up to but not including another one."""
         ...

@@ -1,15 +1,16 @@
-"""The reference desk: what is listed, under which rules, and what time it is."""
+"""The reference desk: what is listed, where it trades, under which rules and at which hours."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from ibkr_service.sim import answers, listing
-from ibkr_service.sim.contracts import Contract, UnknownContract, read_spec
-from ibkr_service.sim.hours import ZONE_NAME, exchange_hours, forex_hours
+from ibkr_service.sim import listing
+from ibkr_service.sim.contracts import Contract, ContractSpec, UnknownContract, read_spec
+from ibkr_service.sim.hours import hours_text, schedule_of
 from ibkr_service.sim.messages import Answer, Request, Since
-from ibkr_service.sim.options import MULTIPLIER
+from ibkr_service.sim.options import MULTIPLIER, Chain
 from ibkr_service.sim.pricing import NEW_YORK
-from ibkr_service.sim.rules import Refused, invalid
+from ibkr_service.sim.rules import invalid
 from ibkr_service.sim.session import Session
 from ibkr_service.sim.wire import Fields, Value, frame
 
@@ -18,17 +19,38 @@ if TYPE_CHECKING:
 
 NEEDS_IB: Final = frozenset({Request.CONTRACT_DETAILS, Request.SEC_DEF_OPT_PARAMS, Request.MATCHING_SYMBOLS})
 ORDER_TYPES: Final = "ACTIVETIM,AD,ADJUST,ALERT,ALLOC,AVGCOST,BASKET,COND,DAY,GTC,IOC,LMT,MKT,STP,TRAIL,WHATIF"
+BBO_EXCHANGE: Final = "9c0001"
+"""The code under which tickReqParams announces the exchanges of the SMART quote."""
+
+SMART_EXCHANGES: Final = (
+    *((0, "AMEX", "A"), (1, "NASDAQOM", "B"), (2, "NYSENAT", "C"), (4, "ISE", "I"), (5, "EDGEA", "J")),
+    *((6, "DRCTEDGE", "K"), (8, "NYSE", "N"), (9, "ARCA", "P"), (10, "NASDAQ", "Q"), (12, "IEX", "V")),
+    *((14, "PSX", "X"), (15, "BYX", "Y"), (16, "BATS", "Z")),
+)
+"""Bit number, exchange and letter: as in the exchange strings of ticks."""
+
+DEPTH_EXCHANGES: Final = (
+    *(("ARCA", "STK"), ("BATS", "STK"), ("IEX", "STK"), ("NASDAQ", "STK"), ("NYSE", "STK")),
+    *(("CME", "FUT"), ("NYMEX", "FUT"), ("COMEX", "FUT"), ("IDEALPRO", "CASH")),
+)
 
 _DETAILS_VERSION = 8
-_ROWS = {row.con_id: row for row in listing.STOCKS}
+_ROWS = {row.con_id: row for row in (*listing.STOCKS, *listing.FOREIGN_STOCKS)}
+_SUGGESTED_SIZE = {"STK": 100}
+_GROUP_OF = {"CASH": 4}
+
+
+# --- contract details -----------------------------------------------------------------------------------------------
 
 
 def _contract_details(gateway: "Gateway", session: Session, fields: Fields) -> None:
     req_id, spec = fields.whole(), read_spec(fields)
+    fields.forgive_absent()
+    include_expired, sec_id_type, sec_id = fields.flag(), fields.text().upper(), fields.text().upper()
     if spec.is_combo:
         return  # IB never answers for a combo; a client must not wait for ever
-    if not spec.sec_type and not spec.con_id:
-        raise invalid("Please enter a valid security type")
+    spec = replace(spec, include_expired=include_expired, sec_id_type=sec_id_type, sec_id=sec_id)
+    _check(spec)
     matches = gateway.universe.find(spec)
     if not matches:
         raise UnknownContract
@@ -37,16 +59,21 @@ def _contract_details(gateway: "Gateway", session: Session, fields: Fields) -> N
     session.send(frame(Answer.CONTRACT_DETAILS_END, 1, req_id))
 
 
+def _check(spec: ContractSpec) -> None:
+    """Refuse what IB does not even look for."""
+    if not spec.sec_type and not spec.con_id and not spec.sec_id:
+        raise invalid("Please enter a valid security type")
+
+
 def _details(gateway: "Gateway", req_id: int, contract: Contract, version: int) -> bytes:
     is_new_layout = version >= Since.CONTRACT_SIZE_INCREMENTS
-    head: list[Value] = [req_id] if is_new_layout else [_DETAILS_VERSION, req_id]
-    multiplier_of_sizes: list[Value] = [] if is_new_layout else [100]
-    sizes: list[Value] = [1, 1, 1 if contract.sec_type == "OPT" else 100] if is_new_layout else []
+    size = _SUGGESTED_SIZE.get(contract.sec_type, 1)
+    sizes: list[Value] = [1, 1, size] if is_new_layout else []
     if version == Since.CONTRACT_SIZE_INCREMENTS - 1:
-        sizes = [1]
+        sizes = [1]  # the one version that knew a minimum size only
     return frame(
         Answer.CONTRACT_DETAILS,
-        *head,
+        *([req_id] if is_new_layout else [_DETAILS_VERSION, req_id]),
         contract.symbol,
         contract.sec_type,
         contract.expiry,
@@ -59,7 +86,7 @@ def _details(gateway: "Gateway", req_id: int, contract: Contract, version: int) 
         contract.trading_class,
         contract.con_id,
         contract.min_tick,
-        *multiplier_of_sizes,
+        *([] if is_new_layout else [size]),  # a multiplier of the sizes of ticks, gone since
         contract.multiplier,
         ORDER_TYPES,
         ",".join(contract.exchanges),
@@ -67,14 +94,15 @@ def _details(gateway: "Gateway", req_id: int, contract: Contract, version: int) 
         contract.under_con_id,
         contract.long_name,
         contract.primary_exchange,
-        contract.expiry[:6],
+        contract.contract_month,
         *_trade(contract),
         *_hours(gateway, contract),
         "",  # economic value rule
         0,  # its multiplier
-        0,  # security ids
-        *_underlying(contract),
-        ",".join(str(contract.market_rule) for _ in contract.exchanges),
+        len(contract.sec_ids),
+        *(text for pair in contract.sec_ids for text in pair),
+        *_underlying(gateway, contract),
+        ",".join([str(contract.market_rule)] * len(contract.exchanges)),
         contract.expiry,
         _ROWS[contract.con_id].stock_type if contract.sec_type == "STK" else "",
         *sizes,
@@ -82,7 +110,7 @@ def _details(gateway: "Gateway", req_id: int, contract: Contract, version: int) 
 
 
 def _market_name(contract: Contract) -> str:
-    return {"STK": "NMS", "OPT": contract.symbol}.get(contract.sec_type, contract.local_symbol)
+    return "NMS" if contract.sec_type == "STK" else contract.trading_class
 
 
 def _trade(contract: Contract) -> list[Value]:
@@ -94,18 +122,64 @@ def _trade(contract: Contract) -> list[Value]:
 def _hours(gateway: "Gateway", contract: Contract) -> list[Value]:
     """Time zone, trading hours and liquid hours."""
     today = gateway.clock.now().astimezone(NEW_YORK).date()
-    if contract.sec_type == "CASH":
-        hours = forex_hours(today)
-        return [ZONE_NAME, hours, hours]
-    liquid = exchange_hours(today, "0930", "1600")
-    trading = liquid if contract.sec_type == "OPT" else exchange_hours(today, "0400", "2000")
-    return [ZONE_NAME, trading, liquid]
+    schedule, week = schedule_of(contract), gateway.week
+    spans = (schedule.trading, schedule.liquid)
+    return [schedule.zone, *(hours_text(week, schedule, span, today) for span in spans)]
 
 
-def _underlying(contract: Contract) -> list[Value]:
+def _underlying(gateway: "Gateway", contract: Contract) -> list[Value]:
     """Aggregated group, underlying symbol and underlying security type."""
-    group = 4 if contract.sec_type == "CASH" else 1
-    return [group, contract.symbol, "STK"] if contract.under_con_id else [group, "", ""]
+    group = _GROUP_OF.get(contract.sec_type, 1)
+    if not contract.under_con_id:
+        return [group, "", ""]
+    underlying = gateway.universe.underlying(contract)
+    return [group, contract.symbol, "IND" if underlying is None else underlying.sec_type]
+
+
+# --- options, symbols -----------------------------------------------------------------------------------------------
+
+
+def _option_parameters(gateway: "Gateway", session: Session, fields: Fields) -> None:
+    req_id, symbol, future_exchange = fields.whole(), fields.text().upper(), fields.text()
+    fields.text()  # the underlying's security type
+    underlying = gateway.universe.by_con_id(fields.whole())
+    chains = gateway.universe.chains(underlying) if underlying is not None else []
+    if underlying is None or underlying.symbol != symbol:
+        raise invalid("Invalid contract id")
+    for chain in () if future_exchange else chains:
+        for exchange in gateway.universe.option_exchanges(underlying):
+            session.send(_parameters(req_id, exchange, underlying, chain))
+    session.send(frame(Answer.SEC_DEF_OPT_PARAMS_END, req_id))
+
+
+def _parameters(req_id: int, exchange: str, underlying: Contract, chain: Chain) -> bytes:
+    return frame(
+        Answer.SEC_DEF_OPT_PARAMS,
+        req_id,
+        exchange,
+        underlying.con_id,
+        chain.trading_class,
+        MULTIPLIER,
+        len(chain.expiries),
+        *(f"{expiry:%Y%m%d}" for expiry in chain.expiries),
+        len(chain.strikes),
+        *chain.strikes,
+    )
+
+
+def _matching_symbols(gateway: "Gateway", session: Session, fields: Fields) -> None:
+    req_id, matches = fields.whole(), gateway.universe.search(fields.text())
+    values: list[Value] = []
+    for match in matches:
+        derived = gateway.universe.derivatives(match)
+        values += [match.con_id, match.symbol, match.sec_type, match.primary_exchange or match.exchange, match.currency]
+        values += [len(derived), *derived]
+        if session.version >= Since.SYMBOL_DESCRIPTION:
+            values += [match.long_name, ""]
+    session.send(frame(Answer.SYMBOL_SAMPLES, req_id, len(matches), *values))
+
+
+# --- exchanges and their rules --------------------------------------------------------------------------------------
 
 
 def _market_rule(_gateway: "Gateway", session: Session, fields: Fields) -> None:
@@ -113,68 +187,32 @@ def _market_rule(_gateway: "Gateway", session: Session, fields: Fields) -> None:
     if rule not in listing.MARKET_RULES:
         raise invalid(f"Invalid market rule id {rule}")
     steps = listing.MARKET_RULES[rule]
-    flat = [value for step in steps for value in step]
-    session.send(frame(Answer.MARKET_RULE, rule, len(steps), *flat))
+    session.send(frame(Answer.MARKET_RULE, rule, len(steps), *_flat(steps)))
 
 
-def _option_parameters(gateway: "Gateway", session: Session, fields: Fields) -> None:
-    req_id, symbol, future_exchange = fields.whole(), fields.text().upper(), fields.text()
-    fields.text()  # the underlying's security type
-    underlying = gateway.universe.stocks.get(fields.whole())
-    chain = gateway.universe.chain(underlying) if underlying is not None else None
-    if underlying is None or chain is None or underlying.symbol != symbol:
-        raise Refused(321, "Error validating request.-'cO' : cause - Invalid contract id")
-    for exchange in () if future_exchange else ("SMART", "CBOE"):
-        session.send(
-            frame(
-                Answer.SEC_DEF_OPT_PARAMS,
-                req_id,
-                exchange,
-                underlying.con_id,
-                symbol,
-                MULTIPLIER,
-                len(chain.expiries),
-                *(f"{expiry:%Y%m%d}" for expiry in chain.expiries),
-                len(chain.strikes),
-                *chain.strikes,
-            )
-        )
-    session.send(frame(Answer.SEC_DEF_OPT_PARAMS_END, req_id))
+def _smart_components(_gateway: "Gateway", session: Session, fields: Fields) -> None:
+    req_id, code = fields.whole(), fields.text()
+    if code != BBO_EXCHANGE:
+        raise invalid(f"Invalid BBO exchange {code[:40]}")
+    session.send(frame(Answer.SMART_COMPONENTS, req_id, len(SMART_EXCHANGES), *_flat(SMART_EXCHANGES)))
 
 
-def _matching_symbols(gateway: "Gateway", session: Session, fields: Fields) -> None:
-    req_id, matches = fields.whole(), gateway.universe.search(fields.text())
-    values: list[Value] = []
-    for stock in matches:
-        values += [stock.con_id, stock.symbol, stock.sec_type, stock.primary_exchange, stock.currency, 1, "OPT"]
-        if session.version >= Since.SYMBOL_DESCRIPTION:
-            values += [stock.long_name, ""]
-    session.send(frame(Answer.SYMBOL_SAMPLES, req_id, len(matches), *values))
+def _depth_exchanges(_gateway: "Gateway", session: Session, _fields: Fields) -> None:
+    rows = [
+        (exchange, sec_type, "", "Deep2" if sec_type == "STK" else "Deep", 1) for exchange, sec_type in DEPTH_EXCHANGES
+    ]
+    session.send(frame(Answer.MKT_DEPTH_EXCHANGES, len(rows), *_flat(rows)))
 
 
-def _current_time(gateway: "Gateway", session: Session, _fields: Fields) -> None:
-    session.send(answers.current_time(int(gateway.clock.now().timestamp())))
-
-
-def _ids(gateway: "Gateway", session: Session, _fields: Fields) -> None:
-    session.send(answers.next_valid_id(gateway.next_order_id(session.client_id)))
-
-
-def _managed_accounts(gateway: "Gateway", session: Session, _fields: Fields) -> None:
-    session.send(answers.managed_accounts(gateway.config.accounts))
-
-
-def _log_level(_gateway: "Gateway", _session: Session, _fields: Fields) -> None:
-    """TWS takes note and says nothing."""
+def _flat(rows: Iterable[Iterable[Value]]) -> list[Value]:
+    return [value for row in rows for value in row]
 
 
 HANDLERS: Final[dict[Request, Callable[["Gateway", Session, Fields], None]]] = {
     Request.CONTRACT_DETAILS: _contract_details,
-    Request.MARKET_RULE: _market_rule,
     Request.SEC_DEF_OPT_PARAMS: _option_parameters,
     Request.MATCHING_SYMBOLS: _matching_symbols,
-    Request.CURRENT_TIME: _current_time,
-    Request.IDS: _ids,
-    Request.MANAGED_ACCTS: _managed_accounts,
-    Request.SET_SERVER_LOG_LEVEL: _log_level,
+    Request.MARKET_RULE: _market_rule,
+    Request.SMART_COMPONENTS: _smart_components,
+    Request.MKT_DEPTH_EXCHANGES: _depth_exchanges,
 }

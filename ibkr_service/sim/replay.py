@@ -12,7 +12,7 @@ on each side.
 """
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from ibkr_service.sim.contracts import Contract
-from ibkr_service.sim.quotes import PriceSource, Quote
+from ibkr_service.sim.quotes import NO_TRADES, Moments, PriceSource, Quote, Trades
 
 RECORDED_SIZE: Final = Decimal(1_000_000)
 HISTDATA_ZONE: Final = timezone(timedelta(hours=-5))
@@ -183,3 +183,18 @@ class Replay:
         stamps_s = self._stamps_s[contract.con_id]
         index = bisect_right(stamps_s, after_s)
         return stamps_s[index] if index < len(stamps_s) else None
+
+    def moments(self, contract: Contract, from_s: float, to_s: float) -> Moments | None:
+        """When the recorded quotes of a span are the first, the lowest, the highest and the last one."""
+        if contract.con_id not in self._stamps_s:
+            return self._others.moments(contract, from_s, to_s)
+        stamps_s, prices = self._stamps_s[contract.con_id], self._prices[contract.con_id]
+        span = range(bisect_left(stamps_s, from_s), bisect_left(stamps_s, to_s))
+        if not span:
+            return None
+        lowest, highest = (choose(span, key=lambda index: sum(prices[index])) for choose in (min, max))
+        return Moments(*(stamps_s[index] for index in (span[0], lowest, highest, span[-1])))
+
+    def trades(self, contract: Contract, from_s: float, to_s: float) -> Trades:
+        """A recording has quotes, not trades."""
+        return NO_TRADES if contract.con_id in self._stamps_s else self._others.trades(contract, from_s, to_s)

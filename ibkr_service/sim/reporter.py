@@ -1,7 +1,8 @@
 """Who hears of what: the exchange's reports on their way to the clients that may see them.
 
 A report goes to the client that placed the order and to the master client, if they are connected now; to nobody else,
-and not later. While the gateway is cut off from IB reports wait.
+and not later. A manual order is client 0's, once that has asked for them (reqAutoOpenOrders). While the gateway is cut
+off from IB reports wait.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ from ibkr_service.sim.session import Session
 if TYPE_CHECKING:
     from ibkr_service.sim.gateway import Gateway
 
+BINDING: Final = ("binding", 0)
+"""The stream of client 0 while it wants to hear of manual orders."""
+
 LIVE: Final = -1
 """The request id of a fill that nobody asked for."""
 
@@ -29,13 +33,15 @@ class Reporter:
 
     def order_changed(self, order: Order) -> None:
         """An order is new, or its terms or its progress have changed."""
+        if order.is_manual and not order.ticket.order_id and any(BINDING in s.streams for s in self._gateway.sessions):
+            self._gateway.exchange.bind(order)
         # Written at once: an order that waits to be told must be told as it was.
         status, copies = order_status(order), self._gateway.misfortunes.status_copies
         versions = dict.fromkeys(session.version for session in self._gateway.sessions)
         opened = {version: open_order(order, version) for version in versions}
 
         def tell() -> None:
-            for session in self._hearers(order.client_id):
+            for session in self._hearers(order):
                 session.send(opened.get(session.version) or open_order(order, session.version))
                 for _ in range(copies):
                     session.send(status)
@@ -49,7 +55,7 @@ class Reporter:
 
     def executed(self, execution: Execution) -> None:
         """A fill, or a leg of one."""
-        self._send(execution.order, lambda _session: [answers.exec_details(LIVE, execution)])
+        self._send(execution.order, lambda session: [answers.exec_details(LIVE, execution, session.version)])
 
     def charged(self, execution: Execution) -> None:
         """The commission of a fill is known."""
@@ -79,7 +85,7 @@ class Reporter:
 
     def _send(self, order: Order, messages: Callable[[Session], list[bytes]]) -> None:
         def tell() -> None:
-            for session in self._hearers(order.client_id):
+            for session in self._hearers(order):
                 for message in messages(session):
                     session.send(message)
 
@@ -91,8 +97,9 @@ class Reporter:
         else:
             tell()
 
-    def _hearers(self, client_id: int) -> Iterator[Session]:
+    def _hearers(self, order: Order) -> Iterator[Session]:
         master = self._gateway.config.master_client_id
         for session in list(self._gateway.sessions):
-            if session.client_id in {client_id, master}:
+            is_own = session.client_id == order.client_id and (not order.is_manual or BINDING in session.streams)
+            if is_own or session.client_id == master:
                 yield session

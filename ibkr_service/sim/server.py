@@ -11,6 +11,7 @@ from typing import Final, Self, cast
 from ibkr_service.sim.config import GatewayConfig
 from ibkr_service.sim.faults import Faults
 from ibkr_service.sim.gateway import Gateway
+from ibkr_service.sim.nightly import Nightly
 from ibkr_service.sim.session import Session
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -29,6 +30,7 @@ class Connection(asyncio.Protocol):
         self._session: Session | None = None
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
+        self._room = 0
         self._inbox: list[bytes] = []
         self._flushing: asyncio.Handle | None = None
         self._is_closing = False
@@ -70,16 +72,14 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Pass bytes on, soon; too many of them unread end the connection."""
-        if self._transport is None or self._is_closing or self._transport.is_closing():
+        if self._is_closing or (not self._outbox and not self._begin()):
             return
-        waiting = self._outbox_bytes + len(data) + self._transport.get_write_buffer_size()
-        if waiting > self._server.gateway.config.write_buffer_bytes_max:
+        waiting = self._outbox_bytes + len(data)
+        if waiting > self._room:
             self._overflow()
             return
         self._outbox.append(data)
-        self._outbox_bytes += len(data)
-        if self._flushing is None and not self._server.is_stalled:
-            self._flushing = asyncio.get_running_loop().call_soon(self._flush)
+        self._outbox_bytes = waiting
 
     def close(self) -> None:
         """Hang up after what was sent."""
@@ -114,6 +114,16 @@ class Connection(asyncio.Protocol):
         for data in inbox:
             if self._session is not None:
                 self._session.receive(data)
+
+    def _begin(self) -> bool:
+        """Begin to collect what leaves in one write; whether the line still takes anything."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        self._room = self._server.gateway.config.write_buffer_bytes_max - transport.get_write_buffer_size()
+        if self._flushing is None and not self._server.is_stalled:
+            self._flushing = asyncio.get_running_loop().call_soon(self._flush)
+        return True
 
     def _overflow(self) -> None:
         # A frozen gateway hangs up on nobody: the client learns of it when the gateway thaws.
@@ -160,6 +170,7 @@ class Server:
         self.is_stalled = False
         self.closes_next = 0
         self._listener: asyncio.Server | None = None
+        self._nights: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         state = "listening" if self._listener is not None else "stopped"
@@ -173,6 +184,9 @@ class Server:
         self._listener = await loop.create_server(lambda: Connection(self), self.host, self.port)
         if not self.port:
             self.port = int(self._listener.sockets[0].getsockname()[1])
+        moment = self.gateway.config.nightly_reset
+        if moment is not None and self._nights is None:
+            self._nights = loop.create_task(Nightly(self.gateway.clock, self.faults, moment).run(), name="nights")
 
     async def stop(self) -> None:
         """Stop listening and drop every client; orders, positions and executions live on."""
@@ -194,6 +208,9 @@ class Server:
 
     async def close(self) -> None:
         """Stop for good: the gateway ends, every timer is cancelled."""
+        if self._nights is not None:
+            self._nights.cancel()
+            await asyncio.gather(self._nights, return_exceptions=True)
         await self.stop()
         self.gateway.close()
 

@@ -15,16 +15,21 @@ from typing import TYPE_CHECKING, Final, Protocol
 from ibkr_service.sim import answers
 from ibkr_service.sim.accounts import Account
 from ibkr_service.sim.messages import SERVER_VERSION_MAX, SERVER_VERSION_MIN, Request
+from ibkr_service.sim.rules import Refused
 from ibkr_service.sim.wire import FieldError, Fields, Hello, Inbound, WireError, frame
 
 if TYPE_CHECKING:
     from ibkr_service.sim.gateway import Gateway
 
-PACE_WINDOW_S: Final = 1.0
+PACE_WINDOW_S: Final = 0.9
+"""Less than the second in which a client counts: its next burst may come before we have read all of the last."""
+
 PACE_STRIKES_MAX: Final = 3
 """IB warns a client that is too fast (error 100) and disconnects it when it insists."""
 
 START_API_FIELDS: Final = 2
+STREAMS_MAX: Final = 1_000
+"""Subscriptions of one client, of all kinds: so that one that asks and asks costs no more than this."""
 
 
 class State(Enum):
@@ -65,6 +70,7 @@ class Session:
         self._gateway = gateway
         self._peer = peer
         self._inbound = Inbound()
+        self._arrived_s = 0.0
         self._sent_at_s: deque[float] = deque()
         self._strikes = 0
         self.state = State.GREETING
@@ -83,6 +89,7 @@ class Session:
         if self.state is State.CLOSED:
             return
         self._inbound.feed(data)
+        self._arrived_s = self._gateway.clock.loop_seconds()
         # The table looks at the state before each step: after the end whatever is left is ignored.
         try:
             for item in self._inbound.received():
@@ -102,8 +109,17 @@ class Session:
 
     def send(self, message: bytes) -> None:
         """Send one message, unless it is lost on purpose."""
-        if self.state is not State.CLOSED and not self._gateway.misfortunes.loses(message):
+        misfortunes = self._gateway.misfortunes
+        if self.state is not State.CLOSED and not (misfortunes.lost_answers and misfortunes.loses(message)):
             self._peer.send(message)
+
+    def send_all(self, messages: list[bytes]) -> None:
+        """Send several messages, in one piece where none is to be lost."""
+        if self._gateway.misfortunes.lost_answers:
+            for message in messages:
+                self.send(message)
+        elif self.state is not State.CLOSED:
+            self._peer.send(b"".join(messages))
 
     def error(self, req_id: int, code: int, text: str) -> None:
         """Send an error or a notice."""
@@ -118,8 +134,15 @@ class Session:
     # Subscriptions.
 
     def open_stream(self, kind: str, stream_id: int, stream: Stream) -> None:
-        """Remember a subscription; one of the same kind and id ends."""
+        """Remember a subscription; one of the same kind and id ends.
+
+        Raises:
+            Refused: the client has too many.
+        """
         self.close_stream(kind, stream_id)
+        if len(self.streams) >= STREAMS_MAX:
+            stream.close()
+            raise Refused(322, "Error processing request.-'bU' : cause - Maximum number of subscriptions exceeded")
         self.streams[kind, stream_id] = stream
 
     def close_stream(self, kind: str, stream_id: int) -> bool:
@@ -160,7 +183,8 @@ class Session:
             self._gateway.dispatch(self, item)
 
     def _is_in_pace(self) -> bool:
-        limit, now_s = self._gateway.config.requests_per_second_max, self._gateway.clock.loop_seconds()
+        # What arrives in one piece was sent together, however long the answers to its first part take.
+        limit, now_s = self._gateway.config.requests_per_second_max, self._arrived_s
         if not limit:
             return True
         sent = self._sent_at_s

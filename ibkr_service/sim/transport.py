@@ -240,6 +240,10 @@ class Pipe:
 
     def send(self, data: Bytes) -> None:
         """Take bytes from the sender."""
+        room = WINDOW_BYTES - len(self._inbox) - self._wire_bytes
+        if not self.outbox and len(data) <= room and not self._network.is_frozen(self._port):
+            self._launch(data)  # as most do; nothing waits, nothing is split
+            return
         self.outbox += data
         self._pump()
 
@@ -277,7 +281,7 @@ class Pipe:
             self._end_sent = True
             self._launch(b"", last=True)
 
-    def _launch(self, data: bytes, *, last: bool = False) -> None:
+    def _launch(self, data: Bytes, *, last: bool = False) -> None:
         arrival_s = self._network.arrival_s()
         self._wire_bytes += len(data)
         if self._wire and self._wire[-1].arrival_s >= arrival_s:  # same instant, or a latency that was lowered
@@ -295,7 +299,8 @@ class Pipe:
             self._wire_bytes -= len(segment.data)
             self._inbox += segment.data
             self._end_arrived |= segment.last
-        self.wake()
+        if not self._awake:
+            self._deliver()  # the loop has called us, in the receiver's context: there is nobody to wait for
 
     def _deliver(self) -> None:
         self._awake = False
@@ -306,7 +311,8 @@ class Pipe:
         elif self._inbox:
             chunk = bytes(self._inbox[: self._network.chunk_bytes])
             del self._inbox[: len(chunk)]
-            self._pump()
+            if self.outbox or self._ending:
+                self._pump()
             self.receiver.receive(chunk)
             if self._inbox or self._end_arrived:
                 self.wake()

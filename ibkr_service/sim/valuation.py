@@ -1,31 +1,30 @@
-"""What an account is worth: market values, margin, and the tags under which IB reports them.
+"""What an account is worth: market values, margin and profit. The tags under which IB reports them are in `tags.py`.
 
-Simplifications: margin is a percentage per security type and knows no hedges between positions; look-ahead and
-overnight values are the present ones; dividends and interest do not accrue.
+    net liquidation value   cash, and the market value of everything
+    equity with loan value  the same without options, which lend no equity: a long one must be paid for in full
+    available funds         equity with loan value less initial margin
+    excess liquidity        equity with loan value less maintenance margin
+
+Simplification: dividends and interest do not accrue.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date
 from decimal import Decimal
 from typing import Final
 
-from ibkr_service.sim.accounts import BASE_CURRENCY, Account, Position, commission
+from ibkr_service.sim import margin
+from ibkr_service.sim.accounts import BASE_CURRENCY, IN_FUTURES, Account, Position, PriceOf
 from ibkr_service.sim.contracts import Combo, Contract, Instrument
+from ibkr_service.sim.fees import commission, currency_of
+from ibkr_service.sim.margin import Held, Requirement
 from ibkr_service.sim.orderwrite import Preview
+from ibkr_service.sim.quotes import Quote
 
-LEVERAGE: Final = 4
-INITIAL_RATE: Final = Decimal("0.50")
-MAINTENANCE_RATE: Final = Decimal("0.25")
-SHORT_OPTION_RATE: Final = Decimal("0.20")
-FOREX_RATE: Final = Decimal("0.03")
-BASE_ROW: Final = "BASE"
-EVERYTHING: Final = "All"
+OPTIONS: Final = frozenset({"OPT", "FOP"})
 
-_CENT = Decimal("0.01")
 _ZERO = Decimal(0)
-
-PriceOf = Callable[[Contract], Decimal | None]
-"""Contract → its present price in its currency, None while there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +49,61 @@ class Holding:
         return self.position.quantity * self.price * self.position.contract.units
 
     @property
+    def worth(self) -> Decimal:
+        """What it adds to the account: a currency pair nothing (it is in the cash already), a future what it earned."""
+        match self.position.contract.sec_type:
+            case "CASH":
+                return _ZERO
+            case "FUT":
+                return self.value - self.position.quantity * self.position.entry
+            case _:
+                return self.value
+
+    @property
     def unrealized(self) -> Decimal:
         """Profit if it were closed now."""
         return self.value - self.position.quantity * self.position.average_cost
 
     @property
-    def is_asset(self) -> bool:
-        """Whether it has a value of its own; a currency pair's is in the cash already."""
-        return self.position.contract.sec_type != "CASH"
+    def daily(self) -> Decimal:
+        """Profit since midnight."""
+        return self.value - self.position.value_at_midnight - self.position.spent
+
+    def is_of(self, *sec_types: str) -> bool:
+        """Whether it is one of these."""
+        return self.position.contract.sec_type in sec_types
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """An account's figures at one moment, in US dollars, exact."""
+
+    cash: Decimal
+    net_liquidation: Decimal
+    equity: Decimal
+    """IB's equity with loan value."""
+
+    gross: Decimal
+    required: Requirement
+
+    @property
+    def available(self) -> Decimal:
+        """What may still be spent."""
+        return self.equity - self.required.initial
+
+    @property
+    def excess(self) -> Decimal:
+        """What may still be lost."""
+        return self.equity - self.required.maintenance
+
+
+@dataclass(frozen=True, slots=True)
+class Profit:
+    """An account's profit in US dollars: since midnight, of what is held, and of what was closed since midnight."""
+
+    daily: Decimal
+    unrealized: Decimal
+    realized: Decimal
 
 
 class Valuation:
@@ -66,11 +112,28 @@ class Valuation:
     Args:
         price_of: the market's prices.
         pair_price: the price of one currency in another, None when there is no such pair.
+        under_price: the price of an option's underlying, None while there is none.
+        today: the broker's date.
+        price_at_midnight: what a contract cost when that date began.
     """
 
-    def __init__(self, price_of: PriceOf, pair_price: Callable[[str, str], Decimal | None]) -> None:
+    def __init__(
+        self,
+        price_of: PriceOf,
+        pair_price: Callable[[str, str], Decimal | None],
+        under_price: PriceOf = lambda _contract: None,
+        today: Callable[[], date] = lambda: date.min,
+        price_at_midnight: PriceOf = lambda _contract: None,
+    ) -> None:
         self._price_of = price_of
         self._pair_price = pair_price
+        self._under_price = under_price
+        self._today = today
+        self._price_at_midnight = price_at_midnight
+
+    def begin_day(self, account: Account) -> None:
+        """See that an account's tallies are those of today; before anything is read or booked."""
+        account.begin_day(self._today(), self._price_at_midnight)
 
     def to_base(self, currency: str) -> Decimal:
         """How many US dollars one unit of a currency is worth; 1 for a currency that no pair prices."""
@@ -88,173 +151,89 @@ class Valuation:
 
     def holdings(self, account: Account) -> list[Holding]:
         """All open positions at their market values."""
+        self.begin_day(account)
         return [self.holding(position) for position in account.held()]
 
-    def _sum(self, holdings: list[Holding], worth: Callable[[Holding], Decimal]) -> Decimal:
-        return sum((worth(holding) * self.to_base(holding.position.contract.currency) for holding in holdings), _ZERO)
-
-    def net_liquidation(self, account: Account) -> Decimal:
-        """Cash and market values, in US dollars."""
-        assets = [holding for holding in self.holdings(account) if holding.is_asset]
-        return self.cash(account) + self._sum(assets, lambda holding: holding.value)
+    def _sum(self, holdings: list[Holding], amount: Callable[[Holding], Decimal]) -> Decimal:
+        return sum((amount(holding) * self.to_base(holding.position.contract.currency) for holding in holdings), _ZERO)
 
     def cash(self, account: Account) -> Decimal:
         """All cash, in US dollars."""
         return sum((amount * self.to_base(currency) for currency, amount in account.cash.items()), _ZERO)
 
-    def margins(self, account: Account) -> tuple[Decimal, Decimal]:
-        """Initial and maintenance margin, in US dollars."""
-        initial = maintenance = _ZERO
-        for holding in self.holdings(account):
-            first, later = self._margin(holding.position.contract, holding.position.quantity, holding.price)
-            initial, maintenance = initial + first, maintenance + later
-        return initial, maintenance
+    def figures(self, account: Account, holdings: list[Holding] | None = None) -> Figures:
+        """An account's figures."""
+        held = self.holdings(account) if holdings is None else holdings
+        cash = self.cash(account)
+        net = cash + self._sum(held, lambda holding: holding.worth)
+        options = self._sum(held, lambda holding: holding.value if holding.is_of(*OPTIONS) else _ZERO)
+        gross = self._sum(held, lambda holding: _ZERO if holding.is_of("CASH", *IN_FUTURES) else abs(holding.value))
+        return Figures(cash, net, net - options, gross, self._required(account, held))
 
-    def _margin(self, contract: Contract, quantity: Decimal, price: Decimal) -> tuple[Decimal, Decimal]:
-        worth = abs(quantity * price * contract.units) * self.to_base(contract.currency)
-        match contract.sec_type:
-            case "CASH":
-                return worth * FOREX_RATE, worth * FOREX_RATE
-            case "OPT" if quantity > 0:
-                return worth, worth
-            case "OPT":
-                exposure = abs(quantity) * contract.units * contract.strike * SHORT_OPTION_RATE
-                return worth + exposure, worth + exposure
-            case _:
-                return worth * INITIAL_RATE, worth * MAINTENANCE_RATE
+    def net_liquidation(self, account: Account) -> Decimal:
+        """Cash and market values, in US dollars."""
+        return self.figures(account).net_liquidation
 
-    def preview(self, account: Account, instrument: Instrument, quantity: Decimal) -> Preview:
-        """What buying (or, negative, selling) would do to the account."""
-        legs = [(instrument, 1)] if isinstance(instrument, Contract) else _legs(instrument)
-        initial, maintenance = self.margins(account)
-        fees = initial_change = maintenance_change = _ZERO
-        for contract, ratio in legs:
-            price = self._price_of(contract) or _ZERO
-            before = account.quantity(contract.con_id)
-            old = self._margin(contract, before, price)
-            new = self._margin(contract, before + ratio * quantity, price)
-            initial_change += new[0] - old[0]
-            maintenance_change += new[1] - old[1]
-            fees += commission(contract, abs(ratio * quantity), price, self.to_base)
+    def _required(self, account: Account, holdings: list[Holding]) -> Requirement:
+        """Margin, in US dollars."""
+        total = Requirement()
+        on_underlying: dict[int, list[Held]] = {}
+        for holding in holdings:
+            contract = holding.position.contract
+            held = Held(contract, holding.position.quantity, holding.price)
+            if contract.sec_type in OPTIONS:
+                under_price = self._under_price(contract) or contract.strike
+                on_underlying.setdefault(contract.under_con_id, []).append(replace(held, under_price=under_price))
+            else:
+                total += margin.of_plain(held).times(self.to_base(contract.currency))
+        for under_con_id, options in on_underlying.items():
+            needed = margin.of_options(options, account.quantity(under_con_id))
+            needed *= self.to_base(options[0].contract.currency)
+            total += Requirement(needed, needed)
+        abroad = sum(
+            (abs(amount) * self.to_base(code) for code, amount in account.cash.items() if code != BASE_CURRENCY), _ZERO
+        )
+        return total + Requirement(abroad, abroad).times(margin.FOREX_RATE)
+
+    def preview(
+        self, account: Account, instrument: Instrument, quantity: Decimal, quote_of: Callable[[Contract], Quote | None]
+    ) -> Preview:
+        """What buying (or, negative, selling) would do to the account now.
+
+        The order is tried on a copy of the account, at the quotes: what it says is what a fill there will do.
+        """
+        after = account.copy()
+        fees = _ZERO
+        for contract, ratio in _legs(instrument):
+            signed = ratio * quantity
+            quote = quote_of(contract)
+            price = _ZERO if quote is None else quote.ask if signed > 0 else quote.bid
+            charge = commission(contract, abs(signed), price, self.to_base)
+            after.trade(contract, signed, price, charge)
+            fees += charge * self.to_base(currency_of(contract))
+        before, then = self.figures(account), self.figures(after)
         return Preview(
-            initial_before=round(initial, 2),
-            maintenance_before=round(maintenance, 2),
-            equity_before=round(self.net_liquidation(account), 2),
-            initial_change=round(initial_change, 2),
-            maintenance_change=round(maintenance_change, 2),
-            equity_change=round(-fees, 2),
+            initial_before=round(before.required.initial, 2),
+            maintenance_before=round(before.required.maintenance, 2),
+            equity_before=round(before.equity, 2),
+            initial_change=round(then.required.initial, 2) - round(before.required.initial, 2),
+            maintenance_change=round(then.required.maintenance, 2) - round(before.required.maintenance, 2),
+            equity_change=round(then.equity, 2) - round(before.equity, 2),
             commission=round(fees, 2),
         )
 
-    def rows(self, account: Account) -> list[Row]:
-        """Every account value: the account's own, then its ledger by currency and in the base currency."""
-        return [*self.account_rows(account), *self.ledger_rows(account)]
-
-    def account_rows(self, account: Account) -> list[Row]:
-        """The values of the account as a whole."""
-        net, cash = self.net_liquidation(account), self.cash(account)
-        initial, maintenance = self.margins(account)
-        assets = [holding for holding in self.holdings(account) if holding.is_asset]
-        gross = self._sum(assets, lambda holding: abs(holding.value))
-        available, excess = net - initial, net - maintenance
-        money: dict[str, Decimal] = {
-            "AccruedCash": _ZERO,
-            "AccruedDividend": _ZERO,
-            "AvailableFunds": available,
-            "BuyingPower": max(_ZERO, available) * LEVERAGE,
-            "EquityWithLoanValue": net,
-            "ExcessLiquidity": excess,
-            "FullAvailableFunds": available,
-            "FullExcessLiquidity": excess,
-            "FullInitMarginReq": initial,
-            "FullMaintMarginReq": maintenance,
-            "GrossPositionValue": gross,
-            "InitMarginReq": initial,
-            "LookAheadAvailableFunds": available,
-            "LookAheadExcessLiquidity": excess,
-            "LookAheadInitMarginReq": initial,
-            "LookAheadMaintMarginReq": maintenance,
-            "MaintMarginReq": maintenance,
-            "NetLiquidation": net,
-            "PreviousDayEquityWithLoanValue": net,
-            "RegTEquity": net,
-            "RegTMargin": initial,
-            "SMA": net,
-            "SettledCash": cash,
-            "TotalCashValue": cash,
-        }
-        plain = {
-            "AccountCode": account.code,
-            "AccountReady": "true",
-            "AccountType": "INDIVIDUAL",
-            "Cushion": f"{max(_ZERO, excess / net) if net else _ZERO:.6f}",
-            "DayTradesRemaining": "-1",
-            "DayTradesRemainingT+1": "-1",
-            "HighestSeverity": "0",
-            "Leverage-S": f"{gross / net if net else _ZERO:.2f}",
-            "LookAheadNextChange": "0",
-        }
-        return [Row(tag, value, "") for tag, value in plain.items()] + [
-            Row(tag, _cents(value), BASE_CURRENCY) for tag, value in money.items()
-        ]
-
-    def ledger_rows(self, account: Account) -> list[Row]:
-        """The ledger: one block of rows per currency, and one in the base currency, called BASE."""
-        blocks = [self._ledger(account, currency) for currency in account.cash]
-        total: dict[str, Decimal] = {}
-        for currency, block in zip(account.cash, blocks, strict=True):
-            for tag, value in block.items():
-                total[tag] = total.get(tag, _ZERO) + value * self.to_base(currency)
-        rows: list[Row] = []
-        for currency, block in [*zip(account.cash, blocks, strict=True), (BASE_ROW, total)]:
-            rate = Decimal(1) if currency == BASE_ROW else self.to_base(currency)
-            rows.append(Row("Currency", currency, currency))
-            rows += [Row(tag, _cents(value), currency) for tag, value in block.items()]
-            rows.append(Row("ExchangeRate", f"{rate:.7f}", currency))
-        return rows
-
-    def _ledger(self, account: Account, currency: str) -> dict[str, Decimal]:
-        holdings = [holding for holding in self.holdings(account) if holding.position.contract.currency == currency]
-        stocks, options = (
-            sum((holding.value for holding in holdings if holding.position.contract.sec_type == sec_type), _ZERO)
-            for sec_type in ("STK", "OPT")
+    def profit(self, account: Account) -> Profit:
+        """An account's profit."""
+        self.begin_day(account)
+        everything = [self.holding(position) for position in account.positions.values()]
+        return Profit(
+            daily=self._sum(everything, lambda holding: holding.daily),
+            unrealized=self._sum(everything, lambda holding: holding.unrealized),
+            realized=self._sum(everything, lambda holding: holding.position.realized),
         )
-        cash = account.cash[currency]
-        positions = account.positions.values()
-        return {
-            "CashBalance": cash,
-            "TotalCashBalance": cash,
-            "AccruedCash": _ZERO,
-            "StockMarketValue": stocks,
-            "OptionMarketValue": options,
-            "NetLiquidationByCurrency": cash + stocks + options,
-            "UnrealizedPnL": sum((holding.unrealized for holding in holdings), _ZERO),
-            "RealizedPnL": sum((p.realized for p in positions if p.contract.currency == currency), _ZERO),
-        }
-
-    def summary(self, account: Account, tags: str) -> Iterator[Row]:
-        """The rows that an account summary asks for: tags by name, ``$LEDGER``, ``$LEDGER:USD``, ``$LEDGER:ALL``."""
-        wanted = [tag.strip() for tag in tags.split(",") if tag.strip()]
-        names = set(wanted)
-        yield from (row for row in self.account_rows(account) if row.tag in names)
-        for tag in wanted:
-            if tag.startswith("$LEDGER"):
-                currency = tag.partition(":")[2].upper() or BASE_ROW
-                yield from (row for row in self.ledger_rows(account) if currency in {"ALL", row.currency})
-
-    def profit(self, account: Account) -> tuple[Decimal, Decimal]:
-        """Unrealised and realised profit, in US dollars."""
-        unrealized = self._sum(self.holdings(account), lambda holding: holding.unrealized)
-        realized = sum(
-            (position.realized * self.to_base(position.contract.currency) for position in account.positions.values()),
-            _ZERO,
-        )
-        return unrealized, realized
 
 
-def _legs(combo: Combo) -> list[tuple[Contract, int]]:
-    return [(leg.contract, leg.ratio * leg.sign) for leg in combo.legs]
-
-
-def _cents(amount: Decimal) -> str:
-    return f"{amount.quantize(_CENT):f}"
+def _legs(instrument: Instrument) -> list[tuple[Contract, int]]:
+    if isinstance(instrument, Combo):
+        return [(leg.contract, leg.ratio * leg.sign) for leg in instrument.legs]
+    return [(instrument, 1)]

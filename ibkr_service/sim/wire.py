@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Final
 
 API_PREFIX: Final = b"API\0"
@@ -32,6 +33,7 @@ UNSET_ABOVE: Final = Decimal("1e300")
 UNSET_WHOLE: Final = frozenset({"2147483647", "9223372036854775807", "170141183460469231731687303715884105727"})
 WHOLE_DIGITS_MAX: Final = 19
 EXPONENT_MAX: Final = 320
+PLAIN_KNOWN_MAX: Final = 1 << 15
 
 _HELLO = re.compile(r"v(\d{1,4})(?:\.\.(\d{1,4}))?(?: (.*))?", re.DOTALL)
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -228,10 +230,12 @@ def field(value: Value) -> str:
         return str(int(value))
     if value is None:
         return ""
-    return _plain(value if isinstance(value, Decimal) else Decimal(repr(value)))
+    return plain(value if isinstance(value, Decimal) else Decimal(repr(value)))
 
 
-def _plain(number: Decimal) -> str:
+@lru_cache(maxsize=PLAIN_KNOWN_MAX)
+def plain(number: Decimal) -> str:
+    """Write a number without an exponent and without idle zeros; prices and sizes come again and again."""
     text = format(number, "f")
     if text.endswith("nity"):
         return text
@@ -246,3 +250,8 @@ def frame(*values: Value) -> bytes:
     fields = [value if type(value) is str and "\0" not in value else field(value) for value in values]
     payload = ("\0".join([*fields, ""])).encode(errors="surrogateescape")
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
+
+
+def framed(text: str) -> bytes:
+    """Put the length in front of a message whose fields, plain ASCII, have their NULs: the short way of ticks."""
+    return len(text).to_bytes(LENGTH_BYTES, "big") + text.encode("ascii")

@@ -6,8 +6,9 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibkr_service.sim.accounts import STARTING_CASH, Account, commission
+from ibkr_service.sim.accounts import STARTING_CASH, Account
 from ibkr_service.sim.contracts import ContractSpec, Universe
+from ibkr_service.sim.fees import commission
 
 UNIVERSE = Universe(date(2026, 11, 23))
 AAPL = UNIVERSE.stocks[265598]

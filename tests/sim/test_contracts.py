@@ -56,7 +56,7 @@ def test_a_stock_has_many_descriptions(universe, spec):
         ContractSpec(symbol="AAPL", sec_type="STK", currency="EUR"),
         ContractSpec(symbol="AAPL", sec_type="STK", exchange="LSE"),
         ContractSpec(symbol="EUR", sec_type="CASH", currency="USD", exchange="SMART"),
-        ContractSpec(symbol="ES", sec_type="FUT"),
+        ContractSpec(symbol="ZZ", sec_type="FUT"),
         ContractSpec(con_id=1),
         ContractSpec(con_id=1_999_999_999),
         ContractSpec(con_id=265598, symbol="MSFT"),

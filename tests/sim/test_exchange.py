@@ -250,7 +250,7 @@ async def test_modifications_that_are_none_are_refused(gateway, client):
 @pytest.mark.parametrize(
     ("known", "code"),
     [
-        ({"totalQuantity": 0}, 321),
+        ({"totalQuantity": 0}, 434),
         ({"totalQuantity": -5}, 321),
         ({"totalQuantity": Decimal("0.5")}, 10243),
         ({"orderType": "LMT"}, 321),

@@ -52,14 +52,15 @@ async def test_a_session_starts_as_tws_starts_it(gateway):
 
 
 @pytest.mark.parametrize(
-    ("versions", "version"), [("v157..176", 176), ("v100..157", 157), ("v100..226", 176), ("v163", 163)]
+    ("versions", "version"),
+    [("v157..176", 176), ("v100..157", 157), ("v100..226", 178), ("v163", 163), ("v100..200 +PACEAPI", 178)],
 )
 async def test_the_lower_version_is_spoken(gateway, versions, version):
     """Never above our own."""
     assert RawClient(gateway, versions=versions).messages[0][0] == str(version)
 
 
-@pytest.mark.parametrize("versions", ["v100..156", "v177..200", "hello"])
+@pytest.mark.parametrize("versions", ["v100", "v100..156", "v179..200", "v201", "hello"])
 async def test_without_a_common_version_the_line_is_closed(gateway, versions):
     """And not a byte is said."""
     client = RawClient(gateway, client_id=None, versions=versions)
@@ -116,7 +117,6 @@ async def test_small_questions_are_answered(gateway, client):
     client.ask(8, 1, 1)
     client.ask(17, 1)
     client.ask(14, 1, 5)
-    client.ask(15, 1, 1)
     epoch = int(datetime(2026, 11, 23, 14, 30, tzinfo=UTC).timestamp())
     assert client.messages[1:] == [["49", "1", str(epoch)], ["9", "1", "1"], ["15", "1", "DU1234567"]]
 
@@ -249,8 +249,9 @@ async def test_contract_details_have_the_exact_layout(gateway, client):
     assert details[13] == "0.01"
     assert details[27].startswith("20261123:0930-20261123:1600;20261124")
     assert "20261123:0400-20261123:2000" in details[26]
+    assert details[30:37] == ["3", "ISIN", "US0378331005", "CUSIP", "037833100", "FIGI", "BBG000B9XRY4"]
     assert details[-3:] == ["1", "1", "100"]
-    assert len(details) == 40
+    assert len(details) == 40 + 6
     assert client.of(52) == [["52", "1", "7"]]
 
 
@@ -267,8 +268,8 @@ async def test_unknown_contracts_get_200_and_no_end(gateway, client):
 async def test_option_parameters_come_once_per_exchange(gateway, client):
     """Expiries and strikes with their counts."""
     client.ask(78, 4, "AAPL", "", "STK", AAPL)
-    first, second = client.of(75)
-    assert (first[2], second[2]) == ("SMART", "CBOE")
+    first, *rest = client.of(75)
+    assert [first[2], *(message[2] for message in rest)] == ["SMART", "AMEX", "CBOE", "ISE", "PHLX"]
     expiries = int(first[6])
     strikes = int(first[7 + expiries])
     assert len(first) == 8 + expiries + strikes
@@ -300,7 +301,7 @@ async def test_a_subscription_begins_with_its_parameters_and_ticks_at_once(gatew
     kinds = [message[0] for message in client.messages[6:]]
     assert kinds[:3] == ["81", "58", "1"]
     await asyncio.sleep(2)
-    assert {message[3] for message in client.of(1)} == {"1", "2", "4", "9"}
+    assert {message[3] for message in client.of(1)} == {"1", "2", "4", "6", "7", "9", "14"}
     assert {message[3] for message in client.of(2)} <= {"0", "3", "5", "8"}
     client.ask(2, 2, 3)
     client.forget()
@@ -338,10 +339,10 @@ async def test_delayed_data_have_their_own_tick_types(gateway, client):
 
 
 async def test_options_come_with_greeks(gateway, client):
-    """At the bid, at the ask and of the model; all fields are numbers."""
+    """At the bid, at the ask, at the last price and of the model; all fields are numbers."""
     subscribe(client, 3, contract(local_symbol="AAPL  261218C00230000", sec_type="OPT", exchange="SMART"))
     greeks = client.of(21)
-    assert [message[2] for message in greeks] == ["10", "11", "13"]
+    assert [message[2] for message in greeks] == ["10", "11", "12", "13"]
     assert all(len(message) == 12 for message in greeks)
     assert all(float(field) == float(field) for message in greeks for field in message)
 

@@ -107,7 +107,7 @@ async def test_contract_details_of_stocks_pairs_and_options(server, ib, expected
     (rule,) = await ib.reqMarketRuleAsync(int((await ib.reqContractDetailsAsync(pair))[0].marketRuleIds))
     assert rule.increment == 0.00005
     chains = await ib.reqSecDefOptParamsAsync("AAPL", "", "STK", stock.conId)
-    assert [chain.exchange for chain in chains] == ["SMART", "CBOE"]
+    assert [chain.exchange for chain in chains] == ["SMART", "AMEX", "CBOE", "ISE", "PHLX"]
     expiry = chains[0].expirations[0]
     every = await ib.reqContractDetailsAsync(Option("AAPL", expiry, exchange="SMART"))
     assert len(every) == 2 * len(chains[0].strikes)
@@ -346,12 +346,12 @@ async def test_a_rejected_order(server, ib, expected_errors):
     assert "Cancelled" in [entry.status for entry in trade.log]
 
 
-async def test_requests_that_are_not_modelled_fail_at_once(server, ib, expected_errors):
+async def test_requests_for_what_is_not_sold_fail_at_once(server, ib, expected_errors):
     """With an error, not with silence."""
     from ib_insync import Stock
     from ib_insync.wrapper import RequestError
 
-    expected_errors.add(322)
+    expected_errors.add(430)
     (stock,) = await listed(ib, Stock("AAPL", "SMART", "USD"))
     with pytest.raises(RequestError):
-        await ib.reqHeadTimeStampAsync(stock, "TRADES", useRTH=True, formatDate=1)
+        await ib.reqFundamentalDataAsync(stock, "ReportSnapshot")

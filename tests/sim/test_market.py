@@ -1,13 +1,14 @@
 """The market in motion, and the clock that moves it."""
 
 import asyncio
+import itertools
 from datetime import UTC, date, datetime
 
 import pytest
 
 from ibkr_service.sim.clock import GatewayClock
 from ibkr_service.sim.contracts import Universe
-from ibkr_service.sim.market import CHANGES_PER_WAKE_MAX, Market
+from ibkr_service.sim.market import CHANGES_PER_TURN_MAX, CHANGES_PER_WAKE_MAX, Market
 from ibkr_service.sim.pricing import Prices
 from ibkr_service.sim.walk import RandomWalk
 
@@ -108,11 +109,37 @@ async def test_a_loop_that_is_far_behind_skips_changes():
     """It conflates, it does not starve the loop: after a pause only so many changes come at once."""
     market, seen = make_market(), []
     market.watch(AAPL, seen.append)
-    (feed,) = market._feeds.values()
-    feed._timer.cancel()
-    feed._timer = None
-    await asyncio.sleep(1000)
-    feed.wake()
+    asyncio.get_running_loop()._now_s += 1000  # a turn of the loop that took very long
     await asyncio.sleep(1)
     assert CHANGES_PER_WAKE_MAX < len(seen) <= CHANGES_PER_WAKE_MAX + 5
     assert seen[-1].at >= market.clock.seconds() - 1
+
+
+async def test_a_loop_that_is_behind_tells_all_in_the_order_of_time():
+    """And gives the sockets a turn in between."""
+    market, told, turns = make_market(), [], []
+    for con_id in (265598, 272093, 756733):
+        market.watch(UNIVERSE.stocks[con_id], lambda quote: told.append(quote.at))
+    loop = asyncio.get_running_loop()
+    loop._now_s += 49
+
+    def turn():
+        turns.append(len(told))
+        if len(turns) < 5:
+            loop.call_soon(turn)
+
+    loop.call_soon(turn)
+    await asyncio.sleep(0.2)
+    assert told == sorted(told)
+    assert len(told) > CHANGES_PER_TURN_MAX
+    assert len(set(turns)) > 1
+
+
+async def test_changes_can_be_told_less_often():
+    """One a second instead of four; an order that works looks then as well."""
+    clock = GatewayClock(asyncio.get_running_loop(), started_at=STARTED_AT)
+    market, seen = Market(clock, Prices(UNIVERSE, RandomWalk(0), STARTED_AT), interval_s=1.0), []
+    market.watch(AAPL, seen.append)
+    await asyncio.sleep(60)
+    assert 59 <= len(seen) <= 60
+    assert {round(later.at - sooner.at, 6) for sooner, later in itertools.pairwise(seen)} == {1.0}

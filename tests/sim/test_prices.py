@@ -1,8 +1,6 @@
 """Where prices come from: the walk, recordings, options and combos."""
 
-import itertools
 import math
-import random
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 from ibkr_service.sim.contracts import Combo, ContractSpec, Leg, Universe
 from ibkr_service.sim.pricing import Prices, black_scholes
 from ibkr_service.sim.replay import Replay, ReplayError, ReplayFile, load
-from ibkr_service.sim.walk import INTERVAL_S, BrownianPath, RandomWalk
+from ibkr_service.sim.walk import INTERVAL_S, RandomWalk
 
 DATA = Path("/work/shared/data")
 STARTED_AT = datetime(2026, 11, 23, 14, 30, tzinfo=UTC)
@@ -22,26 +20,6 @@ MSFT = UNIVERSE.stocks[272093]
 EURUSD = UNIVERSE.pairs[12087792]
 CALL = UNIVERSE.resolve(ContractSpec(local_symbol="AAPL  261218C00230000", sec_type="OPT"))
 PUT = UNIVERSE.resolve(ContractSpec(local_symbol="AAPL  261218P00230000", sec_type="OPT"))
-
-
-def test_the_path_is_the_same_in_whatever_order_it_is_asked_for():
-    """It has no memory of who looked."""
-    steps = [*range(300), 262_143, 262_144, 1_000_000]
-    forward = BrownianPath("key")
-    values = {step: forward.at(step) for step in steps}
-    shuffled = BrownianPath("key")
-    random.Random(1).shuffle(steps)
-    assert {step: shuffled.at(step) for step in steps} == values
-    assert BrownianPath("other").at(100) != values[100]
-
-
-def test_the_path_is_a_random_walk():
-    """Steps have mean 0 and variance 1, and do not depend on each other."""
-    path = BrownianPath("walk")
-    steps = [path.at(n + 1) - path.at(n) for n in range(20_000)]
-    assert abs(sum(steps) / len(steps)) < 0.03
-    assert abs(sum(step**2 for step in steps) / len(steps) - 1) < 0.05
-    assert abs(sum(a * b for a, b in itertools.pairwise(steps)) / len(steps)) < 0.03
 
 
 @pytest.mark.parametrize("contract", [AAPL, EURUSD], ids=["stock", "forex"])
