@@ -55,7 +55,7 @@ async def test_a_full_inbox_stops_the_reading_and_an_emptier_one_resumes_it(tmp_
 
 
 async def test_one_quote_without_watching(held):
-    """reqMktDataAsync behind it: a usable quote, and no line stays."""
+    """What is behind it is reqMktDataAsync: a usable quote comes, and no line stays."""
     world, desk = held
     tick = await desk.first_quote(EURUSD)
     assert tick.bid < tick.ask
