@@ -20,6 +20,19 @@ QUICK_ROUNDS = 1
 ROUNDS_ALONE = 3
 
 
+def whole_gateway(*, quick: bool) -> list[paired.Row]:
+    """What the simulated gateway must bear: many lines over TCP, and a whole trading day in virtual time."""
+    options = ["--json", *(["--quick"] if quick else [])]
+    scenes = paired.child("gateway_ticks.py", *options)
+    rows = [
+        paired.Row(f"gateway over TCP, {scene}, ticks per second", "", f"{found['ticks_per_s']:,.0f}")
+        for scene, found in scenes.items()
+    ]
+    day = paired.child("virtual_day.py", *options)
+    length = "half a virtual hour" if quick else "a virtual trading day of 6.5 h"
+    return [*rows, paired.Row(f"{length}, 20 lines, 200 orders, seconds", "", f"{day['seconds']:.1f}")]
+
+
 def main() -> None:
     """Run them and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -31,6 +44,7 @@ def main() -> None:
         *orders.rows(rounds, quick=quick),
         *virtual_hour.rows(alone, quick=quick),
         *gateway.rows(alone, quick=quick),
+        *whole_gateway(quick=quick),
     ]
     paired.print_table(rows)
     python = f"{platform.python_implementation()} {platform.python_version()}"
