@@ -8,6 +8,8 @@ a steady day.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +20,7 @@ from ibkr_service.sim.path import mixed
 from ibkr_service.sim.quotes import Quote
 from ibkr_service.sim.rules import invalid
 from ibkr_service.sim.ticks import Tick
+from ibkr_service.sim.timeline import NEW_YORK
 from ibkr_service.sim.volatility import implied, realised
 
 if TYPE_CHECKING:
@@ -59,6 +62,16 @@ def read_codes(text: str) -> frozenset[int]:
     return frozenset(codes)
 
 
+@dataclass(slots=True)
+class _Past:
+    """What does not change before tomorrow: by tick type the lows and highs of weeks, and other figures."""
+
+    today: date
+    realised: float | None = None
+    extremes: dict[int, Decimal] = field(default_factory=dict)
+    volume: int = 0
+
+
 class Generics:
     """The generic ticks of one line.
 
@@ -73,6 +86,7 @@ class Generics:
         self._codes = codes
         self._instrument = instrument
         self._due_s = float("-inf")
+        self._past: _Past | None = None
 
     def ticks(self, quote: Quote, day: Day) -> Iterator[Tick]:
         """What there is to say with a quote: some with every one, some once a minute."""
@@ -82,7 +96,7 @@ class Generics:
             yield Tick(Answer.TICK_STRING, RT_VOLUME, self._rt_volume(quote, day))
         if quote.at >= self._due_s and isinstance(self._instrument, Contract):
             self._due_s = quote.at + REFRESH_S
-            yield from self._slow(self._instrument, quote)
+            yield from self._slow(self._instrument, quote, day)
 
     def _rt_volume(self, quote: Quote, day: Day) -> str:
         """Price, size, time in ms, volume of the day, average price of the day, whether it was a single trade."""
@@ -91,22 +105,52 @@ class Generics:
         average = sum(prices, Decimal(0)) / len(prices)
         return f"{quote.last};{quote.last_size};{millis};{day.volume or 0};{average:.6f};true"
 
-    def _slow(self, contract: Contract, quote: Quote) -> Iterator[Tick]:
-        second = self._gateway.market.prices.started_s + quote.at
+    def _slow(self, contract: Contract, quote: Quote, day: Day) -> Iterator[Tick]:
         codes, luck = self._codes, mixed(contract.con_id, 3)
         if contract.sec_type == "OPT":
             yield from self._of_option(contract, luck)
             return
-        if FUTURES_INTEREST in codes and contract.sec_type == "FUT":
+        today = self._gateway.almanac.today(self._gateway.market.prices.started_s + quote.at)
+        if self._past is None or self._past.today != today:
+            self._past = self._look_back(contract, quote, today)
+        if FUTURES_INTEREST in codes and contract.sec_type in {"FUT", "CONTFUT"}:
             yield Tick(Answer.TICK_SIZE, 86, 100_000 + luck % 2_000_000)
         if STATISTICS in codes:
-            yield from self._statistics(contract, quote)
-        if codes & {REALISED, REALISED_NOW} and (value := realised(self._gateway, contract, second)) is not None:
-            yield from (Tick(Answer.TICK_GENERIC, kind, round(value, 6)) for code, kind in _REALISED if code in codes)
-        if IMPLIED in codes and (value := implied(contract)) is not None:
-            yield Tick(Answer.TICK_GENERIC, 24, round(value, 6))
+            yield from self._statistics(self._past, day)
+        if self._past.realised is not None:
+            value = round(self._past.realised, 6)
+            yield from (Tick(Answer.TICK_GENERIC, kind, value) for code, kind in _REALISED if code in codes)
+        if IMPLIED in codes and (volatility := implied(contract)) is not None:
+            yield Tick(Answer.TICK_GENERIC, 24, round(volatility, 6))
         if contract.sec_type == "STK":
             yield from self._of_stock(contract, luck)
+
+    def _look_back(self, contract: Contract, quote: Quote, today: date) -> _Past:
+        """What has been up to the beginning of today, as far as anybody asks for it."""
+        prices = self._gateway.market.prices
+        midnight = datetime.combine(today, time(0), NEW_YORK).timestamp()
+        past = _Past(today)
+        if self._codes & {REALISED, REALISED_NOW}:
+            past.realised = realised(self._gateway, contract, prices.started_s + quote.at)
+        if STATISTICS in self._codes:
+            until_s = midnight - prices.started_s
+            for weeks, low, high in WEEKS:
+                moments = prices.moments(contract, until_s - weeks * _WEEK_S, until_s)
+                for kind, moment_s in () if moments is None else ((low, moments.lowest), (high, moments.highest)):
+                    if (then := prices.quote(contract, moment_s)) is not None:
+                        past.extremes[kind] = then.mid if then.last is None else then.last
+            volume = prices.trades(contract, until_s - _AVERAGE_DAYS * 86_400.0, until_s).volume
+            past.volume = volume * 7 // (5 * _AVERAGE_DAYS)
+        return past
+
+    def _statistics(self, past: _Past, day: Day) -> Iterator[Tick]:
+        """Lows and highs of weeks, today's included, and the average volume."""
+        for _, low, high in WEEKS:
+            if low in past.extremes and high in past.extremes:
+                lowest, highest = past.extremes[low], past.extremes[high]
+                yield Tick(Answer.TICK_PRICE, low, lowest if day.low is None else min(lowest, day.low))
+                yield Tick(Answer.TICK_PRICE, high, highest if day.high is None else max(highest, day.high))
+        yield Tick(Answer.TICK_SIZE, 21, past.volume)
 
     def _of_stock(self, contract: Contract, luck: int) -> Iterator[Tick]:
         if OPTION_VOLUME in self._codes:
@@ -132,16 +176,3 @@ class Generics:
         if IMPLIED in self._codes:
             volatility = self._gateway.market.prices.volatility(contract, self._gateway.clock.seconds())
             yield Tick(Answer.TICK_GENERIC, 24, round(volatility, 6))
-
-    def _statistics(self, contract: Contract, quote: Quote) -> Iterator[Tick]:
-        """Lows and highs of weeks, and the average volume."""
-        prices = self._gateway.market.prices
-        for weeks, low, high in WEEKS:
-            moments = prices.moments(contract, quote.at - weeks * _WEEK_S, quote.at)
-            if moments is None:
-                return
-            for kind, moment_s in ((low, moments.lowest), (high, moments.highest)):
-                if (then := prices.quote(contract, moment_s)) is not None:
-                    yield Tick(Answer.TICK_PRICE, kind, then.mid if then.last is None else then.last)
-        volume = prices.trades(contract, quote.at - _AVERAGE_DAYS * 86_400.0, quote.at).volume
-        yield Tick(Answer.TICK_SIZE, 21, volume * 7 // (5 * _AVERAGE_DAYS))

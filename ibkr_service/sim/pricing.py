@@ -8,7 +8,6 @@ then at the model's price.
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
@@ -50,6 +49,7 @@ class Prices:
         self._base = base
         self.started_s = started_at.timestamp()
         """Gateway second 0, in seconds since 1970."""
+        self._day = (0.0, 0.0)
 
     def quote(self, instrument: Instrument, at_s: float) -> Quote | None:
         """The quote that holds at a gateway second; None while there is none."""
@@ -95,12 +95,15 @@ class Prices:
     def _days(self, from_s: float, to_s: float) -> Iterator[tuple[float, float]]:
         """The days that a span touches: midnight in New York, and where the span leaves the day."""
         while from_s < to_s:
-            day = datetime.fromtimestamp(self.started_s + from_s, NEW_YORK).date()
-            midnight, tomorrow = (
-                datetime.combine(date.fromordinal(day.toordinal() + n), time(0), NEW_YORK).timestamp() for n in (0, 1)
-            )
-            yield midnight - self.started_s, min(to_s, tomorrow - self.started_s)
-            from_s = tomorrow - self.started_s
+            midnight_s, tomorrow_s = self._day
+            if not midnight_s <= from_s < tomorrow_s:
+                day = datetime.fromtimestamp(self.started_s + from_s, NEW_YORK).date().toordinal()
+                midnight_s, tomorrow_s = self._day = (
+                    _midnight(day) - self.started_s,
+                    _midnight(day + 1) - self.started_s,
+                )
+            yield midnight_s, min(to_s, tomorrow_s)
+            from_s = tomorrow_s
 
     def underlying(self, option: Contract) -> Contract | None:
         """What an option is written on."""
@@ -160,7 +163,12 @@ def _at_price(model: Greeks, price: Decimal) -> Greeks:
     """The greeks at another price than the model's: as much more volatility as makes up for the difference."""
     points = (float(price) - model.price) / max(model.vega, _VEGA_MIN)
     implied = min(max(model.implied_vol + points / 100, model.implied_vol / 2), model.implied_vol * 2)
-    return replace(model, price=float(price), implied_vol=implied)
+    return Greeks(float(price), implied, model.delta, model.gamma, model.vega, model.theta, model.under_price)
+
+
+def _midnight(ordinal: int) -> float:
+    """The beginning of a day in New York, in seconds since 1970."""
+    return datetime.combine(date.fromordinal(ordinal), time(0), NEW_YORK).timestamp()
 
 
 @lru_cache(maxsize=1024)

@@ -33,6 +33,7 @@ _PAD = 0.3  # how far bid and ask keep from the path, in ticks
 _PAD_PER_PRICE = 5e-6
 _LAST_LOOKED_BACK = 40  # segments; more than a long weekend has
 _FRIDAY = 4
+_PACES_MAX = 2048  # a year of segments
 
 # How much of a regular session's trading falls into a step of each segment.
 _STOCK_PACE = (0.0, 0.03, 1.0, 0.03, 0.0)
@@ -161,7 +162,8 @@ class _Walker:
         self._pad = _PAD + self._ticks * _PAD_PER_PRICE
         self._latest: Quote | None = None
         self._latest_step = -1
-        self._pace = (0, 0, 0, 0)
+        self._segment = (0, 0, 0)
+        self._paces: dict[int, tuple[int, int, int]] = {}
 
     def step_at(self, at_s: float) -> int:
         """The step whose quote holds at a gateway second."""
@@ -188,14 +190,16 @@ class _Walker:
 
     def trades(self, first: int, last: int) -> Trades:
         volume = count = 0
+        index = self._index_of(first) if first < last else 0
         while first < last:
-            index, begin, end, rate = self._pace_at(first)
+            begin, end, rate = self._pace_of(index)
             until = min(last, end)
             if rate:
                 volume += self._volume(index, rate, until - begin, end - begin)
                 volume -= self._volume(index, rate, first - begin, end - begin)
                 count += until - first
             first = until
+            index += 1
         return Trades(volume if self._profile.volume else 0, count)
 
     def _made(self, step: int) -> Quote:
@@ -219,13 +223,15 @@ class _Walker:
 
     def _last(self, step: int, ticks: float) -> tuple[Decimal, Decimal]:
         """The price and the size of the latest trade: of this step, or of the last one of the session before."""
-        index, begin, end, rate = self._pace_at(step)
+        index = self._index_of(step)
+        begin, end, rate = self._pace_of(index)
         if not rate:
             for _ in range(_LAST_LOOKED_BACK):
                 if rate:
                     break
-                step = begin - 1
-                index, begin, end, rate = self._pace_at(step)
+                index -= 1
+                begin, end, rate = self._pace_of(index)
+            step = end - 1
             ticks = self._ticks * math.exp(self._volatility * self._path.at(step))
         price = self._tick * max(1, math.floor(ticks + 0.5))
         if not self._profile.volume:
@@ -233,19 +239,26 @@ class _Walker:
         size = self._volume(index, rate, step - begin + 1, end - begin)
         return price, Decimal(size - self._volume(index, rate, step - begin, end - begin))
 
-    def _pace_at(self, step: int) -> tuple[int, int, int, int]:
-        """The segment of a step: its number, its first step, the first one after it, and the volume per step."""
-        if self._pace[1] <= step < self._pace[2]:
-            return self._pace
-        timeline = self._profile.timeline
-        index = timeline.index_of(step)
-        begin, end = timeline.bounds(index)
-        day, part = divmod(index, timeline.per_day)
-        pace = self._profile.pace[part] if (day - 1) % 7 <= _FRIDAY else 0.0
-        liveliness = 0.6 + (mixed(self._seed, -day) % 1000) / 1000
-        rate = max(1, round((self._profile.volume or 1) * pace * liveliness)) if pace else 0
-        self._pace = index, begin, end, rate
-        return self._pace
+    def _index_of(self, step: int) -> int:
+        """The segment of a step; mostly it is the one of the step before."""
+        begin, end, index = self._segment
+        if not begin <= step < end:
+            index = self._profile.timeline.index_of(step)
+            self._segment = *self._profile.timeline.bounds(index), index
+        return index
+
+    def _pace_of(self, index: int) -> tuple[int, int, int]:
+        """A segment: its first step, the first one after it, and the volume per step."""
+        known = self._paces.get(index)
+        if known is None:
+            if len(self._paces) >= _PACES_MAX:
+                self._paces.clear()
+            day, part = divmod(index, self._profile.timeline.per_day)
+            pace = self._profile.pace[part] if (day - 1) % 7 <= _FRIDAY else 0.0
+            liveliness = 0.6 + (mixed(self._seed, -day) % 1000) / 1000
+            rate = max(1, round((self._profile.volume or 1) * pace * liveliness)) if pace else 0
+            known = self._paces[index] = *self._profile.timeline.bounds(index), rate
+        return known
 
     def _volume(self, index: int, rate: int, steps: int, length: int) -> int:
         """What was traded in the first steps of a segment; each of them trades at least one unit."""

@@ -13,7 +13,7 @@ from ibkr_service.sim import Gateway, GatewayConfig
 from ibkr_service.sim.contracts import ContractSpec, Universe
 from ibkr_service.sim.generics import LEGAL
 from ibkr_service.sim.pricing import Prices
-from ibkr_service.sim.rawclient import AAPL, MSFT, RawClient, contract, forex, stock
+from ibkr_service.sim.rawclient import AAPL, RawClient, contract, forex, stock
 from ibkr_service.sim.smile import black_scholes, implied_volatility, smile
 from ibkr_service.sim.timeline import NEW_YORK
 from ibkr_service.sim.walk import RandomWalk
@@ -72,7 +72,7 @@ async def test_the_figures_of_the_day(gateway, client):
     volumes = [int(value) for value in seen[8]]
     assert volumes == sorted(volumes)
     assert volumes[-1] >= int(today[5])
-    assert abs(int(seen[45][-1]) - gateway.clock.now().timestamp()) <= 1
+    assert abs(int(seen[45][-1]) - gateway.clock.now().timestamp()) < 2
     assert seen[49] == ["0"]
 
 
@@ -106,7 +106,7 @@ GENERIC = {
 async def test_generic_ticks_of_a_stock(client, code):
     """Each code brings its types, and no other code's."""
     subscribe(client, generic=str(code))
-    subscribe(client, 4, stock(MSFT))
+    subscribe(client, 4)
     await asyncio.sleep(2)
     assert set(ticks(client)) - set(ticks(client, 4)) == GENERIC[code]
     assert all(value != "" for values in ticks(client).values() for value in values)
@@ -201,7 +201,7 @@ async def test_delayed_prices_are_those_of_fifteen_minutes_ago(gateway, client):
     subscribe(client)
     await asyncio.sleep(60)
     live = ticks(client)
-    await asyncio.sleep(840)
+    await asyncio.sleep(900)
     late = RawClient(gateway, client_id=2)
     late.ask(59, 1, 3)
     subscribe(late)
@@ -209,7 +209,7 @@ async def test_delayed_prices_are_those_of_fifteen_minutes_ago(gateway, client):
     delayed = ticks(late)
     pairs = {1: 66, 2: 67, 4: 68, 6: 72, 7: 73, 9: 75, 14: 76, 8: 74}
     assert all(live[kind][-1] == delayed[other][0] for kind, other in pairs.items())
-    assert abs(int(delayed[88][0]) + 900 - gateway.clock.now().timestamp()) <= 1
+    assert abs(int(delayed[88][0]) + 900 - gateway.clock.now().timestamp()) < 2
 
 
 async def test_greeks_can_be_delayed(client):
@@ -473,12 +473,11 @@ async def test_the_calculator(client):
 
 async def test_a_virtual_day_leaves_nothing_behind(gateway, client):
     """What is kept for lines, books and ticks does not grow."""
-    gateway.market.interval_s = 20.0
+    gateway.market.interval_s = 60.0
     for req_id, instrument in enumerate((stock(), forex(), OPTION, SPX, ES)):
         subscribe(client, req_id, instrument, generic="100,165,233,236")
     client.ask(10, 5, 6, *stock(), 5, 1, "")
-    client.ask(50, 3, 7, *stock(), 5, "TRADES", 1, "")
-    client.ask(22, 8, 5, "STK", "STK.US.MAJOR", "TOP_PERC_GAIN", *[""] * 18)
+    by_tick(client, "AllLast")
     await asyncio.sleep(3600)
     early = _sizes(gateway)
     for _ in range(23):

@@ -81,7 +81,9 @@ async def test_bad_requests_for_news(client):
 # --- scanners -------------------------------------------------------------------------------------------------------
 
 
-def scan(client, code, *, req_id=3, rows=5, above="", below="", volume="", instrument="STK", location="STK.US.MAJOR"):
+def scan(  # noqa: PLR0913  the request has as many fields
+    client, code, *, req_id=3, rows=5, above="", below="", volume="", instrument="STK", location="STK.US.MAJOR"
+):
     client.ask(22, req_id, rows, instrument, location, code, above, below, volume, *[""] * 13, "", "")
 
 
