@@ -3,8 +3,8 @@
 Modelled are 100, 101, 104, 106, 165, 221, 233, 236, 411, 456 and 588. Other numbers that TWS knows are accepted and
 stay silent, as they do at IB for instruments that have no such data; numbers that it does not know are refused (321).
 
-Simplifications: open interest, short stock and dividends are invented, the same all the year; option volume is that of
-a steady day.
+Simplifications: lows and highs of weeks are those of the middle of the quote, nights included; open interest, short
+stock and dividends are invented, the same all the year; option volume is that of a steady day.
 """
 
 from collections.abc import Iterator
@@ -138,7 +138,7 @@ class Generics:
                 moments = prices.moments(contract, until_s - weeks * _WEEK_S, until_s)
                 for kind, moment_s in () if moments is None else ((low, moments.lowest), (high, moments.highest)):
                     if (then := prices.quote(contract, moment_s)) is not None:
-                        past.extremes[kind] = then.mid if then.last is None else then.last
+                        past.extremes[kind] = then.mid
             volume = prices.trades(contract, until_s - _AVERAGE_DAYS * 86_400.0, until_s).volume
             past.volume = volume * 7 // (5 * _AVERAGE_DAYS)
         return past

@@ -67,9 +67,10 @@ class Suite:
     commit: str
 
 
+# The last commit of ib_insync, and that of ib_async 2.0.1: the repository at hand had no 2.1.0 to take it from.
 SUITES = {
     "ib_insync": Suite("https://github.com/erdewit/ib_insync", "ef5ea29e44e0c40bbadbc16c2281b3ac58aa4a40"),
-    "ib_async": Suite("https://github.com/ib-api-reloaded/ib_async", "2afdae4"),
+    "ib_async": Suite("https://github.com/ib-api-reloaded/ib_async", "2afdae44a47f067bf3d1a23a4840234f2906ef64"),
 }
 
 

@@ -26,8 +26,11 @@ from tests.conformance.environments import Unreachable, python_of, suite_of
 
 HERE = Path(__file__).parent
 GATEWAY = GatewayConfig(seed=7, speed=20, market_data_lines_max=30, requests_per_second_max=100)
-"""Few lines, so that the cap is soon reached. Twice IB's messages a second, because on a busy machine what a client that
-keeps to 45 sends in two seconds may arrive in one; pacing has tests of its own."""
+"""Few lines, so that the cap is soon reached.
+
+Twice IB's messages a second, because on a busy machine what a client that keeps to 45 sends in two seconds may arrive
+in one; pacing has tests of its own.
+"""
 
 AT_A_TIME = 3
 """Of three clients about two are waiting: enough for two cores."""
