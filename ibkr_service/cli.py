@@ -38,7 +38,7 @@ app = typer.Typer(
 DEMO = StrategySettings(
     name="demo",
     run="ibkr_service.strategies.sma_cross:sma_cross",
-    params={"instrument": "EUR.USD", "quantity": "25000", "fast": 4, "slow": 12},
+    params={"instrument": "EUR.USD", "quantity": "25000", "fast": 2, "slow": 5},
 )
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 

@@ -29,11 +29,11 @@ SMA = StrategySpec(
 
 
 def write_recording(path: Path) -> None:
-    """A quote every ten seconds for eight hours: two waves, so that the averages cross."""
+    """A quote every fifteen seconds for eight hours: two waves, so that the averages cross."""
     rows = ["timestamp,bid,ask"]
-    for n in range(int(HOURS_S / 10) + 1):
-        mid = 1.1 + 0.002 * math.sin(n / 75) + 0.0005 * math.sin(n / 8)
-        at = EPOCH + timedelta(seconds=10 * n)
+    for n in range(int(HOURS_S / 15) + 1):
+        mid = 1.1 + 0.002 * math.sin(n / 50) + 0.0005 * math.sin(n / 5.3)
+        at = EPOCH + timedelta(seconds=15 * n)
         rows.append(f"{at:%Y-%m-%d %H:%M:%S}+00:00,{mid - 0.00005:.5f},{mid + 0.00005:.5f}")
     path.write_text("\n".join(rows) + "\n")
 

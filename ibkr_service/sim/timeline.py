@@ -4,7 +4,8 @@ A day is cut into segments that never change: night, pre-market, regular session
 two sessions and the break between them for what trades round the clock. A segment is counted in *steps* of a quarter of
 a second since 1970, so that bars of every size begin and end between two steps.
 
-Simplification: prices go on moving a little at night and at the weekend (weights below), though nothing trades then.
+Simplification: prices go on moving at night and at the weekend, as on any other day, so that somebody who tries the
+gateway on a Sunday sees a market. With real hours nothing of it is told while a market is closed.
 """
 
 from datetime import date, datetime, time, timedelta
@@ -73,21 +74,21 @@ def _starts_of(ordinal: int, minutes: tuple[int, ...]) -> tuple[int, ...]:
     return (*(int(moment.timestamp()) for moment in own), int(midnight.timestamp()))
 
 
-_NIGHT, _QUIET = 0.03, 0.004
+_NIGHT = 0.03
 STOCK_TIMELINE: Final = Timeline(
     starts=(0, 4 * 60, 9 * 60 + 30, 16 * 60, 20 * 60),
     weekday=(_NIGHT, 0.06, 0.82, 0.06, _NIGHT),
-    friday=(_NIGHT, 0.06, 0.82, 0.06, _QUIET),
-    saturday=(_QUIET,) * 5,
-    sunday=(_QUIET,) * 4 + (_NIGHT,),
+    friday=(_NIGHT, 0.06, 0.82, 0.06, _NIGHT),
+    saturday=(_NIGHT, 0.06, 0.82, 0.06, _NIGHT),
+    sunday=(_NIGHT, 0.06, 0.82, 0.06, _NIGHT),
 )
 """Night, pre-market from 4:00, the regular session from 9:30, after hours from 16:00, night from 20:00."""
 
 FOREX_TIMELINE: Final = Timeline(
     starts=(0, 17 * 60, 17 * 60 + 15),
     weekday=(0.70, 0.01, 0.29),
-    friday=(0.70, _QUIET, _QUIET),
-    saturday=(_QUIET,) * 3,
-    sunday=(_QUIET, _QUIET, 0.29),
+    friday=(0.70, 0.01, 0.29),
+    saturday=(0.70, 0.01, 0.29),
+    sunday=(0.70, 0.01, 0.29),
 )
 """Until 17:00, the break, and from 17:15."""
