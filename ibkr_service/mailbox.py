@@ -5,6 +5,9 @@ storm can neither fill it nor delay a fill. A `Gap` discards the instrument's un
 nor trails its gap. When facts pile up past the bound the strategy is *overrun*: facts are never dropped, so the
 reader has to go.
 
+A `Stream` keeps every item of one subscription, for those who must not miss a tick. It is bounded, too; what does not
+fit any more is told as a `Gap` with the count of what was lost.
+
 The `Inbox` is metered: synchronous handlers cannot wait, so above the high-water mark it asks its source to stop
 reading the socket.
 """
@@ -13,13 +16,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, Self, TypeVar
 
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import DeskClosed
 from ibkr_service.core.instrument import AnyInstrument
 
 Deliverable = ev.Event
+T = TypeVar("T")
 
 
 class _Bell:
@@ -103,6 +108,76 @@ class Mailbox:
             if self._ticks:
                 return self._ticks.pop(next(iter(self._ticks)))
             await self._bell.wait()
+
+
+class Stream(Generic[T]):
+    """Everything of one subscription, in order and bounded; one reader: `async with … as stream: async for item in it`.
+
+    Args:
+        unread_max: how many unread items are kept. gap: makes the item that says "so many were lost here"; it is what
+        the reader gets next when one more arrives, before anything newer. ended: called once when nobody reads any
+        more.
+    """
+
+    def __init__(self, unread_max: int, gap: Callable[[int], T], ended: Callable[[Stream[T]], None]) -> None:
+        self.unread_max = unread_max
+        self.lost = 0
+        self._gap = gap
+        self._ended = ended
+        self._items: deque[T] = deque()
+        self._bell = _Bell()
+        self._closed_because: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes nothing any more."""
+        return self._closed_because is not None
+
+    def put(self, item: T) -> None:
+        """Deliver an item; nothing if the stream is closed."""
+        if self._closed_because is not None:
+            return
+        if len(self._items) >= self.unread_max:
+            count = len(self._items)
+            self.lost += count
+            self._items.clear()
+            self._items.append(self._gap(count))
+        self._items.append(item)
+        self._bell.ring()
+
+    def close(self, why: str) -> None:
+        """Discard what is unread; whoever reads now or later gets `DeskClosed`. Closing twice is closing once."""
+        if self._closed_because is not None:
+            return
+        self._closed_because = why
+        self._items.clear()
+        self._bell.ring()
+        self._ended(self)
+
+    async def get(self) -> T:
+        """The oldest unread item; waits for one.
+
+        Raises:
+            DeskClosed: the stream was closed.
+        """
+        while not self._items:
+            if self._closed_because is not None:
+                raise DeskClosed(self._closed_because)
+            await self._bell.wait()
+        return self._items.popleft()
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        while True:
+            yield await self.get()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.close("the reader has left")
 
 
 class Inbox:

@@ -16,9 +16,9 @@ What leaves: `place` and `cancel` are synchronous and see the line as it is now,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import structlog
 
@@ -47,6 +47,7 @@ from ibkr_service.core.orders import Order
 
 log = structlog.get_logger("ibkr_service.broker")
 
+T = TypeVar("T")
 Mode = Literal["simulated", "paper", "live"]
 
 SYNC_TRIES = 3  # on one connection; then a new connection may help
@@ -371,6 +372,26 @@ class Session:
                     connection.look_soon()
 
     # --- asking ------------------------------------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        what: str,
+        call: Callable[[IB], Awaitable[T]],
+        *,
+        timeout_s: float | None = None,
+        key: str | None = None,
+    ) -> T:
+        """Ask one read-only thing of the broker, on the connection of this moment, paced and with a limit.
+
+        Args:
+            what: a name for messages. call: starts the library's request on the IB that it is given. timeout_s: the
+            default is `request_timeout_s`. key: requests of one key go one at a time.
+
+        Raises:
+            BrokerRefused, RequestTimeout: as they say. NotReady: the link is, or went, down.
+        """
+        ib = self._live().ib
+        return await ib.request(what, lambda: call(ib), timeout_s or self.config.request_timeout_s, key=key)
 
     async def con_id(self, instrument: AnyInstrument) -> int:
         """The conId of an instrument, asked once.

@@ -139,13 +139,15 @@ class Tick(Fact, frozen=True, kw_only=True, tag="Tick"):
 class Gap(Fact, frozen=True, kw_only=True, tag="Gap"):
     """From `since` on this stream is not to be trusted.
 
-    What was unread of it is gone, what comes next has a new epoch.
+    What was unread of it is gone, what comes next has a new epoch. `lost` counts the items of a stream that its reader
+    left unread for too long; 0 where nobody can know what was missed.
     """
 
     instrument: AnyInstrument
     reason: str
     since: datetime
     epoch: int
+    lost: int = 0
 
 
 class Resumed(Fact, frozen=True, kw_only=True, tag="Resumed"):
