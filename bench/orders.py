@@ -73,7 +73,7 @@ class Signal:
 
     def action(self, bid: float | None) -> str | None:
         """What to do about a bid."""
-        if bid is None or bid <= self._bid:
+        if bid is None or not bid > self._bid:  # NaN is the library's "none"
             return None
         self._bid, self._buys = bid, not self._buys
         return "BUY" if self._buys else "SELL"
@@ -128,6 +128,8 @@ async def measure(side: str, orders: int) -> paired.Result:
             server.faults.farm_down()  # from here on the ticks are ours
             await asyncio.sleep(5)
             tap = client.conn.transport = Tap(client.conn.transport)
+            # A quote in which nothing is missing that was there before, or the service would soon ask for it anew.
+            client.conn.data_received(frame(Answer.TICK_PRICE, 6, request, 4, f"{FIRST_CENTS / 100:.2f}", 100, 1))
             taken_ns = []
             for number in range(1, WARM_UP + orders + 1):
                 chunk = quote(request, FIRST_CENTS + number)

@@ -12,6 +12,7 @@ import platform
 import gateway
 import orders
 import paired
+import steady
 import ticks
 import virtual_hour
 
@@ -28,9 +29,13 @@ def whole_gateway(*, quick: bool) -> list[paired.Row]:
         paired.Row(f"gateway over TCP, {scene}, ticks per second", "", f"{found['ticks_per_s']:,.0f}")
         for scene, found in scenes.items()
     ]
-    day = paired.child("virtual_day.py", *options)
+    days = paired.child("virtual_day.py", *options)
     length = "half a virtual hour" if quick else "a virtual trading day of 6.5 h"
-    return [*rows, paired.Row(f"{length}, 20 lines, 200 orders, seconds", "", f"{day['seconds']:.1f}")]
+    rows += [
+        paired.Row(f"{length}, 20 lines, 200 orders, {scene}, seconds", "", f"{found['seconds']:.1f}")
+        for scene, found in days.items()
+    ]
+    return rows
 
 
 def main() -> None:
@@ -41,6 +46,7 @@ def main() -> None:
     rounds, alone = (QUICK_ROUNDS, QUICK_ROUNDS) if quick else (ROUNDS, ROUNDS_ALONE)
     rows = [
         *ticks.rows(rounds, quick=quick),
+        *steady.rows(quick=quick),
         *orders.rows(rounds, quick=quick),
         *virtual_hour.rows(alone, quick=quick),
         *gateway.rows(alone, quick=quick),

@@ -20,7 +20,7 @@ from ibkr_service import log
 from ibkr_service.app import App, AppConfig
 from ibkr_service.broker import translate
 from ibkr_service.broker.ib import adopt_running_loop
-from ibkr_service.broker.session import SessionConfig
+from ibkr_service.broker.login import SessionConfig
 from ibkr_service.clock import Clock, SystemClock
 from ibkr_service.core.instrument import AnyInstrument, Forex, Option, Stock
 from ibkr_service.desk import Desk
@@ -97,8 +97,14 @@ async def service(
     watched: list[AnyInstrument],
     folder: Path,
     strategy: Callable[[Desk], Coroutine[Any, Any, None]],
+    *,
+    watch: bool = True,
 ) -> AsyncIterator[Library]:
-    """The service with one strategy, its link READY and its lines LIVE: the library's client that it uses."""
+    """The service with one strategy, its link READY and its lines LIVE: the library's client that it uses.
+
+    Args:
+        watch: False if the strategy subscribes by itself, in the order of `watched`.
+    """
     clock = SystemClock()
     quiet_logs(folder, clock)
     config = AppConfig(
@@ -113,7 +119,7 @@ async def service(
         for instrument in watched:
             await desk.qualify(instrument)
         client_of(app).updateReqId(feed.FIRST_REQUEST)
-        for instrument in watched:
+        for instrument in watched if watch else ():
             desk.watch(instrument)
         await strategy(desk)
 

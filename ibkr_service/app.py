@@ -23,7 +23,8 @@ import structlog
 
 from ibkr_service import __version__, narrate
 from ibkr_service.broker.ib import adopt_running_loop
-from ibkr_service.broker.session import Session, SessionConfig
+from ibkr_service.broker.login import SessionConfig
+from ibkr_service.broker.session import Session
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import FatalError, GatewayError, ServiceError, Unfit
@@ -58,6 +59,7 @@ class AppConfig:
     limits: Limits
     journal_path: Path
     durability: Durability = "process"
+    journal_fresh: bool = False
     inbox_max: int = 10_000
     mailbox_max: int = 1_000
     shutdown_timeout_s: float = 10.0
@@ -88,6 +90,7 @@ def config_of(settings: Settings) -> AppConfig:
             wedged_timeout_s=ibkr.wedged_timeout_s,
             reconcile_interval_s=ibkr.reconcile_interval_s,
             timezone_tws=ibkr.timezone_tws,
+            market_data_lines=ibkr.market_data_lines,
             market_data_type=_DATA_TYPES[ibkr.market_data_type],
         ),
         limits=Limits(
@@ -165,7 +168,7 @@ class App:
         *,
         clock: Clock,
         rng: random.Random,
-        observer: Callable[[ev.Event], None] = lambda _event: None,
+        observer: Callable[[ev.Event], None] | None = None,
     ) -> None:
         check_fitness()
         self.config = config
@@ -174,15 +177,22 @@ class App:
         self.stop_reason = "asked to stop"
         self.ready = asyncio.Event()
         self._changed = asyncio.Event()  # some order has a new state
-        self.journal = Journal(config.journal_path, config.durability)
+        self.journal = Journal(config.journal_path, config.durability, fresh=config.journal_fresh)
         self._observer = observer
         self._desks: list[Desk] = []
         try:
-            self.hub = Hub(self.journal, self._observe)
+            self.hub = Hub(self.journal, self._observe, observer)
             self.hub.recover()
             self.book = self.hub.book
             self.inbox = Inbox(config.inbox_max)
-            self.session = Session(config.session, clock=clock, put=self.inbox.put, book=self.book, uniform=rng.uniform)
+            self.session = Session(
+                config.session,
+                clock=clock,
+                put=self.inbox.put,
+                book=self.book,
+                uniform=rng.uniform,
+                put_tick=self._take_tick,
+            )
             self.run_id = run_id(int(clock.now().timestamp()), self.book.last_run_id)
             # Two services that start in one second differ by their client ids.
             self.refs = Refs(f"{self.run_id}-{config.session.client_id}")
@@ -197,16 +207,8 @@ class App:
 
     async def run(self) -> int:
         """Serve until `stop` is set; returns the exit code: 0 in order, 1 something failed, 2 not usable as set."""
-        adopt_running_loop()
         try:
-            with ExitStack() as around:
-                around.callback(self.journal.close)
-                around.enter_context(library_alarms(self._library_alarm))
-                if self.config.hold_limit_s is not None:
-                    around.enter_context(Watchdog(self.config.hold_limit_s, self.supervisor.held))
-                self._started()
-                await self._serve()
-                self.hub.record(ev.ServiceStopped(at=self.clock.now(), reason=self.stop_reason))
+            await self.serve()
         except FatalError as exc:
             log.error("cannot run", error=str(exc), kind=type(exc).__name__)
             return EXIT_UNUSABLE
@@ -214,6 +216,22 @@ class App:
             log.error("service ended", error=str(exc), kind=type(exc).__name__)
             return EXIT_FAILED
         return EXIT_OK
+
+    async def serve(self) -> None:
+        """Serve until `stop` is set.
+
+        Raises:
+            FatalError: it cannot be run as it is set. ServiceError: something failed.
+        """
+        adopt_running_loop()
+        with ExitStack() as around:
+            around.callback(self.journal.close)
+            around.enter_context(library_alarms(self._library_alarm))
+            if self.config.hold_limit_s is not None:
+                around.enter_context(Watchdog(self.config.hold_limit_s, self.supervisor.held))
+            self._started()
+            await self._serve()
+            self.hub.record(ev.ServiceStopped(at=self.clock.now(), reason=self.stop_reason))
 
     def request_stop(self, reason: str) -> None:
         """Begin an orderly shutdown; `run` returns when it is done."""
@@ -266,6 +284,13 @@ class App:
             left = [order.ref for order in self.book.alive_orders()]
             log.warning("open orders not confirmed as cancelled", orders=left)
 
+    def _take_tick(self, tick: ev.Tick) -> None:
+        """Record a tick as it comes in, unless facts are waiting that came before it."""
+        if len(self.inbox):
+            self.inbox.put(tick)
+        else:
+            self.hub.tick(tick)
+
     async def _pump(self) -> None:
         """Move events from the inbox into the hub; let others run between batches."""
         while True:
@@ -295,9 +320,6 @@ class App:
 
     def _observe(self, event: ev.Event) -> None:
         """After an event was recorded: wake those who wait for it, say it, act on what is desired."""
-        if isinstance(event, ev.Tick):  # nearly all of them, and nobody waits for one here
-            self._observer(event)
-            return
         if isinstance(event, ev.LinkChanged):
             if event.after is Link.READY:
                 self.ready.set()
@@ -311,7 +333,8 @@ class App:
             for desk in self._desks:
                 desk.observe(event)
         narrate.say(event)
-        self._observer(event)
+        if self._observer is not None:
+            self._observer(event)
 
     def _send_wanted_cancels(self) -> None:
         """A cancel is desired state: what could not be sent before, or did not work, goes first now."""

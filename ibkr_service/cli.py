@@ -1,4 +1,4 @@
-"""The command line: `run`, `check`, `simulate`, `journal`.
+"""The command line: `run`, `check`, `simulate`, `journal`, and the commands of `cli_market.py`.
 
 Options override the environment, which overrides the file. A mistake in any of them is one line on standard error and
 exit code 2, before anything was started.
@@ -14,16 +14,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from ibkr_service import __version__, daemon, log
-from ibkr_service.app import EXIT_UNUSABLE, config_of, specs_of
+from ibkr_service.app import config_of, specs_of
+from ibkr_service.cli_market import market
+from ibkr_service.cli_options import ClientId, Host, Live, LogLevel, Mode, Port, SettingsFile, fail
 from ibkr_service.clock import SystemClock
 from ibkr_service.core.errors import FatalError, JournalError, ServiceError
+from ibkr_service.embedded import embedded_gateway
 from ibkr_service.journal import export, open_readonly
 from ibkr_service.settings import SettingsError, SimulatorSettings, StrategySettings, describe, load_settings
 from ibkr_service.story import Story
@@ -34,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A long-running trading service for Interactive Brokers.",
 )
+app.add_typer(market)
 
 DEMO = StrategySettings(
     name="demo",
@@ -42,18 +46,11 @@ DEMO = StrategySettings(
 )
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
-SettingsFile = Annotated[Path | None, typer.Option("--settings", help="The settings file (default: settings.toml).")]
-Mode = Annotated[str | None, typer.Option(help="simulated, paper or live.")]
-Host = Annotated[str | None, typer.Option(help="Host of TWS or the gateway.")]
-Port = Annotated[int | None, typer.Option(help="Port of TWS or the gateway.")]
-ClientId = Annotated[int | None, typer.Option(help="Client id of the connection.")]
-Live = Annotated[bool, typer.Option("--live", help="Allow real money; ibkr.mode must be live as well.")]
 Replay = Annotated[str | None, typer.Option(help="Replay recorded quotes from this CSV file.")]
 Speed = Annotated[float | None, typer.Option(help="How many times faster than recorded.")]
 Hours = Annotated[str | None, typer.Option(help="always: markets never close; real: the exchanges' own hours.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the simulated market.")]
 JournalFile = Annotated[str | None, typer.Option("--journal", help="The journal file.")]
-LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error.")]
 LogFormat = Annotated[str | None, typer.Option(help="auto, console or json.")]
 
 
@@ -62,14 +59,9 @@ def main() -> None:
     try:
         app()
     except SettingsError as exc:
-        _fail(f"settings: {exc}")
+        fail(f"settings: {exc}")
     except (FatalError, JournalError) as exc:
-        _fail(str(exc))
-
-
-def _fail(text: str) -> NoReturn:
-    sys.stderr.write(f"ibkr-service: {text}\n")
-    raise SystemExit(EXIT_UNUSABLE)
+        fail(str(exc))
 
 
 def duration_s(text: str) -> float:
@@ -139,7 +131,7 @@ def run(  # noqa: PLR0913 - each is an option
             clock=clock,
             simulator=simulator,
             duration_s=length_s,
-            observer=story.tell if demo else lambda _event: None,
+            observer=story.tell if demo else None,
             at_end=story.end if demo else lambda _app: None,
         )
     )
@@ -201,13 +193,13 @@ def simulate(
         try:
             runner.run(_simulate(chosen.simulator, host, port))
         except OSError as exc:
-            _fail(f"cannot listen on {host}:{port}: {exc.strerror or exc}")
+            fail(f"cannot listen on {host}:{port}: {exc.strerror or exc}")
 
 
 async def _simulate(simulator: SimulatorSettings, host: str, port: int) -> None:
     stop = asyncio.Event()
     with _stopping(stop):
-        async with daemon.embedded_gateway(simulator, SystemClock(), host, port) as server:
+        async with embedded_gateway(simulator, SystemClock(), host, port) as server:
             sys.stdout.write(f"listening on {host}:{server.port}\n")
             sys.stdout.flush()
             await stop.wait()

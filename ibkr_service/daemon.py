@@ -1,9 +1,7 @@
 """The process around the service: event loop, signals, the embedded gateway of simulated mode, the end.
 
 SIGTERM and SIGINT ask for an orderly shutdown; after the first one the previous handlers come back, so that a second
-really kills. In simulated mode without a gateway elsewhere, one is started on a free loopback port, and its journal is
-its own: the simulated broker forgets everything with the process, so a journal kept across runs would only disagree
-with it.
+really kills. In simulated mode without a gateway elsewhere, one is started in the same process (`embedded.py`).
 """
 
 from __future__ import annotations
@@ -13,23 +11,22 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
-from datetime import time
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import structlog
 
 from ibkr_service.app import EXIT_FAILED, EXIT_UNUSABLE, App, AppConfig
 from ibkr_service.broker.ib import IB, adopt_running_loop
-from ibkr_service.broker.session import SessionConfig, choose_account
+from ibkr_service.broker.login import SessionConfig, choose_account
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
-from ibkr_service.core.errors import FatalError, ServiceError, Unfit
+from ibkr_service.core.errors import FatalError, ServiceError
+from ibkr_service.embedded import at_embedded, embedded_gateway
 from ibkr_service.log import mask_account
 from ibkr_service.settings import SimulatorSettings
-from ibkr_service.sim import Gateway, GatewayConfig, ReplayError, ReplayFile, Server, serve
+from ibkr_service.sim import Server
 from ibkr_service.supervisor import StrategySpec
 
 log = structlog.get_logger("ibkr_service")
@@ -50,7 +47,7 @@ class Daemon:
     clock: Clock
     simulator: SimulatorSettings | None = None
     duration_s: float | None = None
-    observer: Callable[[ev.Event], None] = lambda _event: None
+    observer: Callable[[ev.Event], None] | None = None
     at_end: Callable[[App], None] = lambda _app: None
 
 
@@ -87,11 +84,7 @@ async def _serve(daemon: Daemon) -> tuple[int, list[str]]:
         async with embedded_gateway(daemon.simulator, daemon.clock) as server:
             port = server.port
             log.info("simulated gateway listening", host="127.0.0.1", port=port, seed=daemon.simulator.seed)
-            config = replace(
-                daemon.config,
-                session=replace(daemon.config.session, host="127.0.0.1", port=port),
-                journal_path=_fresh_simulated_journal(daemon.config.journal_path),
-            )
+            config = at_embedded(daemon.config, server)
             return await _run_app(daemon, config, random.Random(seed), server)
     except FatalError as exc:
         log.error("cannot run", error=str(exc), kind=type(exc).__name__)
@@ -147,43 +140,6 @@ def _signals(app: App, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-@asynccontextmanager
-async def embedded_gateway(
-    settings: SimulatorSettings, clock: Clock, host: str = "127.0.0.1", port: int = 0
-) -> AsyncIterator[Server]:
-    """A simulated gateway, on a free loopback port unless told otherwise, for as long as the context lasts.
-
-    Raises:
-        Unfit: the recording cannot be read.
-    """
-    server = await serve(gateway_of(settings, clock), host, port)
-    try:
-        yield server
-    finally:
-        await server.close()
-
-
-def gateway_of(settings: SimulatorSettings, clock: Clock) -> Gateway:
-    """The simulated gateway that the settings describe.
-
-    Raises:
-        Unfit: the recording cannot be read.
-    """
-    replay = (ReplayFile.parse(settings.replay),) if settings.replay else ()
-    config = GatewayConfig(
-        seed=settings.seed,
-        started_at=clock.now(),
-        speed=settings.speed,
-        replay=replay,
-        hours=settings.hours,
-        nightly_reset=time.fromisoformat(settings.nightly_reset) if settings.nightly_reset else None,
-    )
-    try:
-        return Gateway(config)
-    except (ReplayError, ValueError) as exc:
-        raise Unfit(f"simulator.replay: {exc}") from exc
-
-
 async def probe(config: SessionConfig) -> str:
     """Connect, prove the mode, disconnect; returns what was found in one line.
 
@@ -202,11 +158,3 @@ async def probe(config: SessionConfig) -> str:
     version = ib.client.decoder.serverVersion
     where = f"{config.host}:{config.port}, server version {version}"
     return f"{where}, accounts {names}; orders would name {mask_account(account)}"
-
-
-def _fresh_simulated_journal(path: Path) -> Path:
-    """The embedded gateway's own journal, begun anew."""
-    simulated = path.with_name(f"{path.stem}-simulated{path.suffix}")
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{simulated}{suffix}").unlink(missing_ok=True)
-    return simulated

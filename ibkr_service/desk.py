@@ -1,25 +1,23 @@
-"""What a strategy holds.
+"""What a strategy holds: a view of the market and the account (`view.py`), and a hand to place orders with.
 
-`desk.watch`, `desk.events()`, `desk.submit`, `desk.cancel`, `desk.finished`, `desk.book`, `desk.params`.
+`desk.watch`, `desk.events()`, `desk.option_chain`, `desk.history`, `desk.positions`; `desk.submit`, `desk.cancel`,
+`desk.finished`; `desk.book`, `desk.params`.
 
 `submit` is one readable function with no `await` in it, so that nothing can come between the check and the act: risk,
-journal, wire. A key
-names a wish: the same key is the same order, before and after a restart.
+journal, wire. A key names a wish: the same key is the same order, before and after a restart.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from decimal import Decimal
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core import risk
-from ibkr_service.core.book import Book
 from ibkr_service.core.errors import (
     DeskClosed,
     GatewayError,
@@ -29,62 +27,21 @@ from ibkr_service.core.errors import (
     Refused,
     UnknownOrder,
 )
-from ibkr_service.core.instrument import AnyInstrument
-from ibkr_service.core.orders import Intent, Order, OrderState
+from ibkr_service.core.orders import Intent, Order
 from ibkr_service.core.refs import Refs, digest
-from ibkr_service.hub import Hub, Subscriber
-from ibkr_service.mailbox import Mailbox
+from ibkr_service.hub import Hub
+from ibkr_service.view import View
+from ibkr_service.wire import Watching, Wire
 
 log = structlog.get_logger("ibkr_service.desk")
 
 
-class Wire(Protocol):
-    """The narrow thing a desk places orders on.
-
-    What is synchronous acts at once or not at all.
-    """
-
-    def check_can_place(self) -> str:
-        """The account that an order would name; raises `NotReady` or `Paced` if none can leave now."""
-        ...
-
-    def place(self, order: Order) -> tuple[int, int]:
-        """Send; returns (order id, connection number). Raises `NotReady` or `Paced` if it was not sent."""
-        ...
-
-    def cancel(self, order: Order) -> bool:
-        """Send a cancellation; False if that is not possible now."""
-        ...
-
-    async def con_id(self, instrument: AnyInstrument) -> int:
-        """The broker's id of an instrument."""
-        ...
-
-    async def first_quote(self, instrument: AnyInstrument, timeout_s: float) -> ev.Tick:
-        """One usable quote."""
-        ...
-
-
-class Watching(Protocol):
-    """Where market data is asked for."""
-
-    def watch(self, instrument: AnyInstrument) -> None:
-        """One more watcher."""
-        ...
-
-    def unwatch(self, instrument: AnyInstrument) -> None:
-        """One watcher less."""
-        ...
-
-
-class Desk:
+class Desk(View):
     """One strategy's place of work.
 
     Args:
-        name: the strategy's name, unique. hub, wire, watching: where facts are recorded, orders leave, data is asked
-        for.
-        limits: the risk limits. params: the strategy's table of parameters from the settings.
-        facts_max: how many unread facts are tolerated. overrun: called when there is one more.
+        refs: makes order references. params: the strategy's table of parameters from the settings. limits: the risk
+        limits. The others: see `View`.
     """
 
     def __init__(  # noqa: PLR0913 - a desk is where everything meets
@@ -101,83 +58,21 @@ class Desk:
         facts_max: int,
         overrun: Callable[[], None],
     ) -> None:
-        self.name = name
+        super().__init__(
+            name,
+            hub=hub,
+            wire=wire,
+            watching=watching,
+            limits=limits,
+            clock=clock,
+            facts_max=facts_max,
+            overrun=overrun,
+        )
         self.params = params
-        self._hub = hub
-        self._wire = wire
-        self._watching = watching
-        self._limits = limits
         self._refs = refs
-        self._clock = clock
-        self._closed_because: str | None = None
         self._no_orders_because: str | None = None
         self._automatic_keys = 0
-        self._subscriber = Subscriber(name, Mailbox(facts_max, overrun))
         self._finished: dict[str, list[asyncio.Future[Order]]] = {}
-        hub.subscribe(self._subscriber)
-
-    # --- reading -----------------------------------------------------------------------------------------------------
-
-    @property
-    def book(self) -> Book:
-        """What the service believes to hold; to be read only."""
-        return self._hub.book
-
-    async def events(self) -> AsyncIterator[ev.Event]:
-        """Everything that concerns this strategy, for as long as it lives.
-
-        `Recovered` first, then facts in order, ticks newest-wins.
-
-        Raises:
-            DeskClosed: the strategy was stopped.
-        """
-        while True:
-            yield await self._subscriber.mailbox.get()
-
-    def position(self, instrument: AnyInstrument) -> Decimal:
-        """What this strategy's own orders have filled, net, over all its runs. The account's: `book.position`."""
-        return self.book.strategy_position(self.name, instrument)
-
-    def quote(self, instrument: AnyInstrument) -> ev.Tick | None:
-        """The newest quote that can price an order (live, two-sided, young), or None."""
-        quote = self.book.quote(instrument)
-        mono_s = asyncio.get_running_loop().time()
-        return quote if risk.why_unusable(quote, self._limits.max_quote_age_s, mono_s) is None else None
-
-    # --- market data -------------------------------------------------------------------------------------------------
-
-    def watch(self, instrument: AnyInstrument) -> None:
-        """Receive ticks of an instrument, over all reconnects, until `unwatch`. Watching twice is watching once."""
-        self._check_open()
-        if instrument not in self._subscriber.watched:
-            self._watching.watch(instrument)  # first: it refuses what is no instrument
-            self._subscriber.watched.add(instrument)
-
-    def unwatch(self, instrument: AnyInstrument) -> None:
-        """Receive no more ticks of it; the unread one is discarded."""
-        if instrument in self._subscriber.watched:
-            self._subscriber.watched.discard(instrument)
-            self._subscriber.mailbox.forget(instrument)
-            self._watching.unwatch(instrument)
-
-    async def qualify(self, instrument: AnyInstrument) -> int:
-        """Make sure that the broker knows the instrument; returns its conId.
-
-        Raises:
-            UnknownInstrument, BrokerRefused, RequestTimeout, NotReady.
-        """
-        self._check_open()
-        return await self._wire.con_id(instrument)
-
-    async def first_quote(self, instrument: AnyInstrument, timeout_s: float = 10.0) -> ev.Tick:
-        """One usable quote of an instrument that need not be watched: a bid and an ask, or a last price.
-
-        Raises:
-            BrokerRefused: the broker's error for this request. RequestTimeout: none came within `timeout_s`.
-            UnknownInstrument, NotReady, DeskClosed: as they say.
-        """
-        self._check_open()
-        return await self._wire.first_quote(instrument, timeout_s)
 
     # --- orders ------------------------------------------------------------------------------------------------------
 
@@ -296,26 +191,6 @@ class Desk:
                     if not waiter.done():
                         waiter.set_result(order)
 
-    def welcome(self) -> None:
-        """Put `Recovered` first into the mailbox."""
-        book = self.book
-        mine = list(book.alive_orders(self.name))
-        unknown = [o for o in mine if o.state is OrderState.UNKNOWN]
-        self._subscriber.mailbox.put(
-            ev.Recovered(
-                at=self._clock.now(),
-                session=book.session,
-                positions=tuple((p.account, p.instrument, p.quantity) for p in book.positions.values() if p.quantity),
-                working=tuple((o.ref, o.key) for o in mine if o not in unknown),
-                unknown=tuple((o.ref, o.key) for o in unknown),
-            )
-        )
-
-    @property
-    def closed(self) -> bool:
-        """Whether the strategy of this desk is over."""
-        return self._closed_because is not None
-
     def refuse_orders(self, why: str) -> None:
         """From now on refuse new orders; cancelling and reading go on."""
         self._no_orders_because = why
@@ -325,21 +200,13 @@ class Desk:
 
         Orders stay as they are.
         """
-        if self._closed_because is not None:
+        if self.closed:
             return
-        self._closed_because = why
-        self._hub.unsubscribe(self._subscriber)
-        self._subscriber.mailbox.close(why)
-        for instrument in tuple(self._subscriber.watched):
-            self.unwatch(instrument)
+        super().close(why)
         for waiters in self._finished.values():
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_exception(DeskClosed(why))
-
-    def _check_open(self) -> None:
-        if self._closed_because is not None:
-            raise DeskClosed(f"the desk of {self.name} is closed: {self._closed_because}")
 
 
 def _check_arguments(intent: object, key: object) -> None:

@@ -19,6 +19,7 @@ from ibkr_service.core import events as ev
 from ibkr_service.core.book import Book
 from ibkr_service.core.errors import JournalError, ServiceError
 from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.core.link import Link
 from ibkr_service.journal import Journal
 from ibkr_service.mailbox import Mailbox
 
@@ -32,6 +33,7 @@ OF_THE_LINE = (
     ev.Gap,
     ev.Resumed,
     ev.SubscriptionFailed,
+    ev.SubscriptionWaiting,
     ev.BrokerNotice,
 )
 
@@ -47,27 +49,35 @@ class UnsavedOverflow(ServiceError):
 
 @dataclass(eq=False)
 class Subscriber:
-    """One strategy as the hub sees it: where to put its events and which instruments it watches."""
+    """One strategy as the hub sees it: where to put its events, and which instruments and accounts it watches."""
 
     name: str
     mailbox: Mailbox
     watched: set[AnyInstrument] = field(default_factory=set)
+    accounts: set[str] = field(default_factory=set)
 
 
 class Hub:
     """Journal, book and mailboxes behind one verb.
 
     Args:
-        journal: where facts are kept. observer: sees every event after it was recorded (log lines, the demo's printed
-        fills).
+        journal: where facts are kept. observer: sees every event but ticks after it was recorded (log lines, the
+        demo's printed fills); `tick_observer` sees the ticks.
     """
 
-    def __init__(self, journal: Journal, observer: Callable[[ev.Event], None] = lambda _event: None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        observer: Callable[[ev.Event], None] = lambda _event: None,
+        tick_observer: Callable[[ev.Event], None] | None = None,
+    ) -> None:
         self.book = Book()
         self.unsaved: deque[ev.Event] = deque()
+        self._untold: deque[ev.Event] = deque()  # decisions that only the journal and the book know of yet
         self.recorded = 0
         self._journal = journal
         self._observer = observer
+        self._tick_observer = tick_observer
         self._subscribers: list[Subscriber] = []
 
     def recover(self) -> None:
@@ -105,7 +115,7 @@ class Hub:
             UnsavedOverflow: the disk has refused facts for too long.
         """
         if isinstance(event, ev.Tick):
-            self._tick(event)
+            self.tick(event)
             return
         if not self.book.is_news(event):
             return
@@ -116,31 +126,43 @@ class Hub:
     def commit(self, event: ev.Event) -> None:
         """Take in a decision of ours: as `record`, but without the journal it does not happen.
 
+        It is in the journal and in the book when this returns; who reads it is told with the next fact, so that
+        nothing (a log line costs as much as the rest) comes between the decision and its first byte.
+
         Raises:
             JournalError: it could not be written; nothing has changed.
         """
         self._drain_unsaved()
         self._journal.append(event)
-        self._take(event)
+        derived = self.book.apply(event)
+        assert not derived, "nothing follows from a decision until it is carried out"
+        self._untold.append(event)
 
-    def _tick(self, tick: ev.Tick) -> None:
+    def tick(self, tick: ev.Tick) -> None:
         """A tick's short way: never journalled, nothing follows from it."""
-        self.book.quotes[tick.instrument] = tick
+        instrument = tick.instrument
+        self.book.quotes[instrument] = tick
         self.recorded += 1
         for subscriber in self._subscribers:
-            if tick.instrument in subscriber.watched:
+            if instrument in subscriber.watched:
                 subscriber.mailbox.put(tick)
-        self._observer(tick)
+        if self._tick_observer is not None:
+            self._tick_observer(tick)
 
     def _take(self, event: ev.Event) -> None:
         derived = self.book.apply(event)
+        while self._untold:
+            self._tell(self._untold.popleft())
+        self._tell(event)
+        for follows in derived:
+            self.record(follows)
+
+    def _tell(self, event: ev.Event) -> None:
         self.recorded += 1
         for subscriber in tuple(self._subscribers):
             if self._concerns(subscriber, event):
                 subscriber.mailbox.put(event)
         self._observer(event)
-        for follows in derived:
-            self.record(follows)
 
     def _save(self, event: ev.Event) -> None:
         try:
@@ -167,8 +189,11 @@ class Hub:
         Its own orders, what it watches, and what the whole account must know.
         """
         match event:
-            case ev.Tick() | ev.Gap() | ev.Resumed() | ev.SubscriptionFailed():
+            case ev.Tick() | ev.Gap() | ev.Resumed() | ev.SubscriptionFailed() | ev.SubscriptionWaiting():
                 return event.instrument in subscriber.watched
+            case ev.AccountValueReported() | ev.PortfolioReported() | ev.PnlReported() | ev.PositionPnlReported():
+                # Not while the line is being verified: a part of what is to be known would look like news.
+                return event.account in subscriber.accounts and self.book.link is Link.READY
             case ev.OrderChanged() | ev.OrderErrored() | ev.Fill():
                 return self._owner(event.ref) == subscriber.name
             case ev.CommissionReported():

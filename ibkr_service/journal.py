@@ -62,19 +62,22 @@ class Journal:
 
     Args:
         path: the file; it and its folder are made if need be, readable by the owner alone.
-        durability: what a committed fact survives.
+        durability: what a committed fact survives. fresh: begin anew; what the file held is deleted.
 
     Raises:
         JournalError: locked by another process, corrupt, of a newer version, or not writable; the text says how to
         recover.
     """
 
-    def __init__(self, path: Path, durability: Durability = "process") -> None:
+    def __init__(self, path: Path, durability: Durability = "process", *, fresh: bool = False) -> None:
         self.path = path
         self._seq = 0
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _lock(path)
+            if fresh:  # not before the lock: another process may be writing it
+                for suffix in ("", "-wal", "-shm"):
+                    Path(f"{path}{suffix}").unlink(missing_ok=True)
         except OSError as exc:
             raise JournalError(
                 f"cannot use journal {path}: {exc.strerror or exc}; choose another journal.path"

@@ -1,9 +1,11 @@
 """What a strategy has not read yet, and the inbox in front of the hub.
 
-A `Mailbox` keeps facts in order, all of them, up to a bound; and of ticks only the newest per instrument. So a tick
-storm can neither fill it nor delay a fill. A `Gap` discards the instrument's unread tick: a tick neither overtakes
-nor trails its gap. When facts pile up past the bound the strategy is *overrun*: facts are never dropped, so the
-reader has to go.
+A `Mailbox` keeps facts in order, all of them, up to a bound; and of ticks only the newest per instrument, of account
+figures only the newest of each kind. So a tick storm can neither fill it nor delay a fill. A `Gap` discards the
+instrument's unread tick: a tick neither overtakes nor trails its gap. A link that is not READY any more discards
+figures in the same way. When facts pile up past the bound the strategy is *overrun*: facts are never dropped, so the
+reader has to go. Only for one that has not begun to read (a script, a reader of streams) they are skipped; should it
+begin, it is told the state first.
 
 A `Stream` keeps every item of one subscription, for those who must not miss a tick. It is bounded, too; what does not
 fit any more is told as a `Gap` with the count of what was lost.
@@ -22,6 +24,7 @@ from typing import Generic, Self, TypeVar
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import DeskClosed
 from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.core.link import Link
 
 Deliverable = ev.Event
 T = TypeVar("T")
@@ -31,23 +34,23 @@ class _Bell:
     """Lets one reader wait until somebody rings. (An `asyncio.Event` without the waiter list)."""
 
     def __init__(self) -> None:
-        self._waiter: asyncio.Future[None] | None = None
+        self.waiting: asyncio.Future[None] | None = None
 
     def ring(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiting = self.waiting
+        if waiting is not None:
+            self.waiting = None
+            if not waiting.done():
+                waiting.set_result(None)
 
-    async def wait(self) -> None:
-        assert self._waiter is None, "one reader at a time"
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def wait(self) -> asyncio.Future[None]:
+        assert self.waiting is None or self.waiting.done(), "one reader at a time"
+        self.waiting = asyncio.get_running_loop().create_future()
+        return self.waiting
 
 
 class Mailbox:
-    """Facts in order, newest tick per instrument; one reader.
+    """Facts in order, newest tick per instrument, newest account figure of each kind; one reader.
 
     Args:
         facts_max: how many unread facts are tolerated. overrun: called once when one more arrives.
@@ -58,56 +61,95 @@ class Mailbox:
         self.ticks_replaced = 0
         self._overrun = overrun
         self._facts: deque[Deliverable] = deque()
-        self._ticks: dict[AnyInstrument, ev.Tick] = {}
+        self._newest: dict[AnyInstrument | tuple[object, ...], ev.Tick | ev.AccountFigure] = {}  # longest waiting first
         self._bell = _Bell()
         self._closed_because: str | None = None
+        self._reading = False
+        self._skipped = False
 
     def __len__(self) -> int:
-        return len(self._facts) + len(self._ticks)
+        return len(self._facts) + len(self._newest)
+
+    def begin_reading(self) -> bool:
+        """From now on facts that pile up are an overrun; True if facts were skipped before, and the state is owed."""
+        skipped, self._skipped, self._reading = self._skipped, False, True
+        if skipped:
+            self._facts.clear()
+        return skipped
 
     def put(self, event: Deliverable) -> None:
         """Deliver an event; nothing if the mailbox is closed."""
         if self._closed_because is not None:
             return
         if isinstance(event, ev.Tick):
-            if self._ticks.pop(event.instrument, None) is not None:
+            unread = len(self._newest)
+            self._newest[event.instrument] = event  # in the place of the older one, if that is unread
+            if len(self._newest) == unread:
                 self.ticks_replaced += 1
-            self._ticks[event.instrument] = event
+        elif isinstance(event, ev.AccountFigure):
+            self._newest[ev.figure_key(event)] = event
         else:
             if isinstance(event, ev.Gap):
-                self._ticks.pop(event.instrument, None)
+                self._newest.pop(event.instrument, None)
+            elif isinstance(event, ev.LinkChanged) and event.after is not Link.READY:
+                self._forget_figures(lambda _figure: True)
             if len(self._facts) >= self.facts_max:
-                self.close("overrun: it left more than service.mailbox_max facts unread")
-                self._overrun()
-                return
+                if self._reading:
+                    self.close("overrun: it left more than service.mailbox_max facts unread")
+                    self._overrun()
+                    return
+                # Who has not begun to read is owed the state at that moment, not how it came about.
+                self._facts.clear()
+                self._skipped = True
             self._facts.append(event)
         self._bell.ring()
 
     def forget(self, instrument: AnyInstrument) -> None:
         """Discard the unread tick of an instrument that is no longer watched."""
-        self._ticks.pop(instrument, None)
+        self._newest.pop(instrument, None)
+
+    def forget_account(self, account: str) -> None:
+        """Discard the unread figures of an account that is no longer watched."""
+        self._forget_figures(lambda figure: figure.account == account)
+
+    def _forget_figures(self, unwanted: Callable[[ev.AccountFigure], bool]) -> None:
+        kept = {k: e for k, e in self._newest.items() if isinstance(e, ev.Tick) or not unwanted(e)}
+        self._newest = kept
 
     def close(self, why: str) -> None:
         """Discard everything; whoever reads now or later gets `DeskClosed`."""
         self._closed_because = why
         self._facts.clear()
-        self._ticks.clear()
+        self._newest.clear()
         self._bell.ring()
 
-    async def get(self) -> Deliverable:
-        """The oldest fact, else the tick that has waited longest.
+    def take(self) -> Deliverable | None:
+        """The oldest fact, else the tick that has waited longest, else None.
 
         Raises:
             DeskClosed: the mailbox was closed.
         """
-        while True:
-            if self._closed_because is not None:
-                raise DeskClosed(self._closed_because)
-            if self._facts:
-                return self._facts.popleft()
-            if self._ticks:
-                return self._ticks.pop(next(iter(self._ticks)))
-            await self._bell.wait()
+        if self._facts:
+            return self._facts.popleft()
+        if self._newest:
+            return self._newest.pop(next(iter(self._newest)))
+        if self._closed_because is not None:
+            raise DeskClosed(self._closed_because)
+        return None
+
+    def wait(self) -> asyncio.Future[None]:
+        """What to await until there may be something to take."""
+        return self._bell.wait()
+
+    async def get(self) -> Deliverable:
+        """As `take`, but wait for something.
+
+        Raises:
+            DeskClosed: the mailbox was closed.
+        """
+        while (event := self.take()) is None:
+            await self.wait()
+        return event
 
 
 class Stream(Generic[T]):
@@ -123,6 +165,8 @@ class Stream(Generic[T]):
         self.unread_max = unread_max
         self.lost = 0
         self._gap = gap
+        self._gap_unread: T | None = None
+        self._lost_unread = 0  # how many that gap counts
         self._ended = ended
         self._items: deque[T] = deque()
         self._bell = _Bell()
@@ -141,12 +185,23 @@ class Stream(Generic[T]):
         if self._closed_because is not None:
             return
         if len(self._items) >= self.unread_max:
-            count = len(self._items)
-            self.lost += count
-            self._items.clear()
-            self._items.append(self._gap(count))
+            self._overflow()
         self._items.append(item)
-        self._bell.ring()
+        if self._bell.waiting:
+            self._bell.ring()
+
+    def _overflow(self) -> None:
+        """Discard all that is unread; the gap says so, and counts what an earlier gap counted that nobody has read."""
+        count = len(self._items)
+        if self._gap_unread is not None and self._items and self._items[0] is self._gap_unread:
+            count -= 1
+        else:
+            self._lost_unread = 0
+        self.lost += count
+        self._lost_unread += count
+        self._gap_unread = self._gap(self._lost_unread)
+        self._items.clear()
+        self._items.append(self._gap_unread)
 
     def close(self, why: str) -> None:
         """Discard what is unread; whoever reads now or later gets `DeskClosed`. Closing twice is closing once."""
@@ -170,8 +225,13 @@ class Stream(Generic[T]):
         return self._items.popleft()
 
     async def __aiter__(self) -> AsyncIterator[T]:
+        items = self._items
         while True:
-            yield await self.get()
+            while items:
+                yield items.popleft()
+            if self._closed_because is not None:
+                raise DeskClosed(self._closed_because)
+            await self._bell.wait()
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,6 +10,8 @@ from ibkr_service.core.orders import UNCERTAIN
 
 log = structlog.get_logger("ibkr_service.events")
 
+ORDERLY = "the service stops"  # the session's words for a link that goes down because it was told to
+
 
 def say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per kind of event, as in a table
     """Log an event that a person wants to know of."""
@@ -17,12 +19,15 @@ def say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per 
         case ev.LinkChanged(after=Link.READY):
             log.info("link", state="READY", before=event.before.name, session=event.session)
         case ev.LinkChanged():
-            say_so = log.warning if event.before is Link.READY else log.info
+            unwanted = event.before is Link.READY and event.why != ORDERLY
+            say_so = log.warning if unwanted else log.info
             say_so("link", state=event.after.name, before=event.before.name, why=event.why, session=event.session)
         case ev.SessionOpened():
             log.info("connected", server_version=event.server_version, client_id=event.client_id, account=event.account)
         case ev.OrderSubmitted():
             log.info("order submitted", ref=event.ref, strategy=event.strategy, intent=str(event.intent))
+        case ev.OrderErrored(meaning="cancelled"):
+            log.info("broker on order", ref=event.ref, code=event.code, text=event.text, meaning=event.meaning)
         case ev.OrderErrored():
             log.warning("broker on order", ref=event.ref, code=event.code, text=event.text, meaning=event.meaning)
         case ev.OrderChanged() if event.after in UNCERTAIN:
@@ -38,7 +43,11 @@ def say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per 
             )
         case ev.PositionReported():
             log.info(
-                "position", instrument=str(event.instrument), quantity=str(event.quantity), cost=str(event.average_cost)
+                "position",
+                instrument=str(event.instrument),
+                quantity=str(event.quantity),
+                average_cost=str(event.average_cost),
+                account=event.account,
             )
         case ev.PositionAdjusted(cause="unexplained"):
             log.error("position differs from our fills", instrument=str(event.instrument), **_change(event))
@@ -46,6 +55,8 @@ def say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per 
             log.warning("position adjusted", instrument=str(event.instrument), cause=event.cause, **_change(event))
         case ev.SubscriptionFailed():
             log.error("no market data", instrument=str(event.instrument), code=event.code, text=event.text)
+        case ev.SubscriptionWaiting():
+            log.warning("waits for a market-data line", instrument=str(event.instrument), lines=event.lines)
         case ev.Gap():
             log.warning("gap", instrument=str(event.instrument), reason=event.reason)
         case ev.Resumed():

@@ -75,6 +75,7 @@ Port = Annotated[Number, Field(ge=1, le=65_535)]
 ClientId = Annotated[Number, Field(ge=0, le=2**31 - 1)]
 Rate = Annotated[Number, Field(ge=1, le=45)]  # TWS ends connections that send more than 50 a second
 OpenOrders = Annotated[Number, Field(ge=1, le=20)]  # IB refuses more
+Lines = Annotated[Number, Field(ge=1, le=10_000)]  # what the account's market data subscription allows at once
 Count = Annotated[Number, Field(ge=0, le=1_000_000)]
 Size = Annotated[Number, Field(ge=10, le=10_000_000)]  # of a queue
 Speed = Annotated[Real, Field(gt=0, le=1_000_000)]
@@ -137,6 +138,7 @@ class IbkrSettings(Table):
     wedged_timeout_s: Seconds = 30.0
     reconcile_interval_s: Seconds = 300.0
     timezone_tws: Zone = ""
+    market_data_lines: Lines = 100
     market_data_type: Literal["live", "frozen", "delayed", "delayed_frozen"] = "live"
 
     @model_validator(mode="after")

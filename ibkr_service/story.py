@@ -72,7 +72,8 @@ class Story:
             if held.quantity:
                 quote = book.quotes.get(held.instrument)
                 price = "" if quote is None or quote.mid is None else f"{quote.bid} / {quote.ask}"
-                cost = f"{held.average_cost.quantize(Decimal('1e-6')).normalize():f}"
+                unit_cost = held.average_cost
+                cost = "" if unit_cost is None else f"{unit_cost.quantize(Decimal('1e-6')).normalize():f}"
                 table.add_row(mask_account(held.account), str(held.instrument), f"{held.quantity:f}", cost, price)
         self._console.print(table)
         self._console.print(

@@ -9,7 +9,14 @@ import pytest
 
 from ibkr_service.sim.loop import SimLoop
 
-pytest_plugins = ["tests.bdd.stage", "tests.bdd.steps"]  # fixtures and steps that the features share
+# Fixtures and steps that the features share.
+pytest_plugins = [
+    "tests.bdd.stage",
+    "tests.bdd.steps",
+    "tests.bdd.account_steps",
+    "tests.bdd.market_steps",
+    "tests.bdd.chain_steps",
+]
 
 
 def pytest_asyncio_loop_factories(

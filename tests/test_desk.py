@@ -23,6 +23,7 @@ from ibkr_service.core.errors import (
     Paced,
     Refused,
     ServiceError,
+    UnknownAccount,
     UnknownOrder,
 )
 from ibkr_service.core.instrument import Forex, Option, Stock
@@ -548,6 +549,66 @@ async def test_a_strategy_is_told_first_what_there_already_is(office, desk):
     assert first.working == ((working, "a"),)
     assert first.unknown == ((lost, "b"),)
     assert first.positions == (("DU1", EUR, D(5)),)
+
+
+# --- account ---------------------------------------------------------------------------------------------------------
+
+
+def look(office):
+    """The broker has shown everything: nothing."""
+    office.record(
+        ev.Snapshot,
+        asked_at=EPOCH,
+        accounts=("DU1", "DU2"),
+        positions=(),
+        open_refs=(),
+        completed=(),
+        orders_visible=True,
+    )
+
+
+async def test_an_account_is_reported_when_it_is_known_only(office, desk):
+    """An error before the first look, for another account, for one that is not ours, and when the line is lost."""
+    ask = (desk.account_summary, desk.positions)
+    with pytest.raises(NotReady):
+        desk.account_summary()
+    look(office)
+    assert desk.account_summary().account == "DU1"
+    assert desk.positions() == desk.positions("DU2") == {}
+    with pytest.raises(NotReady):
+        desk.account_summary("DU2")
+    for question in (*ask, desk.watch_account):
+        with pytest.raises(UnknownAccount):
+            question("DU3")
+    office.record(ev.LinkSignalled, signal=Signal.UPSTREAM_LOST, why="")
+    for question in ask:
+        with pytest.raises(NotReady):
+            question()
+
+
+async def test_an_accounts_figures_come_to_the_desk_that_watches_it(office, desk):
+    """The account in use by default; a desk that does not ask gets none, nor one that asks no longer."""
+    other = office.desk("t")
+    other.watch_account("DU2")
+    desk.watch_account()
+
+    def tell(value):
+        for account in ("DU1", "DU2"):
+            office.record(ev.AccountValueReported, account=account, tag="BuyingPower", value=value, currency="USD")
+
+    def unread(of):
+        box = of._subscriber.mailbox
+        return [(box._newest[key].account, box._newest[key].value) for key in box._newest]
+
+    tell("1")
+    tell("2")
+    assert (unread(desk), unread(other)) == ([("DU1", "2")], [("DU2", "2")])
+    desk.unwatch_account()
+    tell("3")
+    assert (unread(desk), unread(other)) == ([], [("DU2", "3")])
+    desk.close("done")
+    with pytest.raises(DeskClosed):
+        desk.watch_account()
 
 
 async def test_qualifying_asks_the_broker(desk):

@@ -216,6 +216,7 @@ async def test_one_that_is_overrun_does_not_keep_the_others_from_reading(hub):
     """The mailbox that is full closes; the fact reaches everybody else."""
     told = []
     slow = Subscriber("slow", Mailbox(1, lambda: told.append("slow")))
+    slow.mailbox.begin_reading()
     hub.subscribe(slow)
     quick = subscriber(hub, "quick")
     for what in (Signal.SOCKET_UP, Signal.SYNCED, Signal.UPSTREAM_LOST):

@@ -16,7 +16,6 @@ from ibkr_service.core.instrument import Forex, Stock, parse
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import Intent
 from ibkr_service.rehearsal.world import EPOCH, PORT
-from ibkr_service.sim import GatewayConfig
 from ibkr_service.sim.listing import PAIRS, STOCKS
 from ibkr_service.sim.messages import Request
 from ibkr_service.sim.rawclient import RawClient
@@ -41,18 +40,6 @@ def others() -> list[RawClient]:
 
 
 # --- what is given ---------------------------------------------------------------------------------------------------
-
-
-@given(parsers.re(r"a login with the accounts? (?P<names>.+)"))
-def _login(story: Story, names: str) -> None:
-    """The gateway manages these accounts."""
-    story.config.gateway = GatewayConfig(started_at=EPOCH, accounts=tuple(names.split(" and ")))
-
-
-@given(parsers.parse("the account {account} is chosen"))
-def _chosen(story: Story, account: str) -> None:
-    """`ibkr.account` names it."""
-    story.session["account"] = account
 
 
 @given(parsers.parse("the mode is {mode}"))
@@ -143,23 +130,11 @@ def _thaw(story: Story) -> None:
     story.loop.network.thaw(PORT)
 
 
-@when("the gateway loses Interactive Brokers")
-def _cut(story: Story) -> None:
-    """1100: the gateway is there, but nothing behind it."""
-    story.do(lambda world: world.faults.cut())
-
-
 @when(parsers.parse("Interactive Brokers is back, with market data {data}"))
 def _restored(story: Story, data: str) -> None:
     """1102 if the subscriptions have survived, 1101 if not."""
     story.do(lambda world: world.faults.restore(data_kept=data == "kept"))
     story.advance(1)
-
-
-@when("the gateway answers all questions again")
-def _healed(story: Story) -> None:
-    """What the gateway says is right from now on."""
-    story.do(lambda world: world.faults.heal())
 
 
 @when("the gateway answers new connections again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import DeskClosed
 from ibkr_service.core.instrument import Forex, Stock
+from ibkr_service.core.link import Link
 from ibkr_service.mailbox import Inbox, Mailbox
 from ibkr_service.sim.loop import run
 
@@ -122,12 +124,26 @@ async def test_one_fact_too_many_is_an_overrun_told_once():
     """Facts are never dropped one by one: the reader goes."""
     told = []
     box = Mailbox(3, lambda: told.append("overrun"))
+    box.begin_reading()
     for code in range(10):
         box.put(notice(code))
     assert told == ["overrun"]
     assert len(box) == 0
     with pytest.raises(DeskClosed, match="overrun"):
         await box.get()
+
+
+async def test_who_has_not_begun_to_read_is_owed_the_state_alone():
+    """Facts are skipped before the first reading, not after; nobody is overrun meanwhile."""
+    box = Mailbox(3, never)
+    for code in range(10):
+        box.put(notice(code))
+    assert len(box) <= 3
+    assert box.begin_reading()  # some were skipped: the reader has to be told the state
+    assert len(box) == 0
+    assert not box.begin_reading()
+    box.put(notice(11))
+    assert (await box.get()).code == 11
 
 
 async def test_ticks_alone_overrun_nothing():
@@ -183,6 +199,64 @@ async def test_a_forgotten_instrument_leaves_no_tick():
     box.forget(EUR)
     box.forget(Stock("NEVER"))
     assert await drained(box) == [tick(AAPL)]
+
+
+def figure(value, tag="NetLiquidation", account="DU1", currency="USD"):
+    """An account value."""
+    return ev.AccountValueReported(at=AT, account=account, tag=tag, value=str(value), currency=currency)
+
+
+def link(after):
+    """The line has another state."""
+    return ev.LinkChanged(at=AT, before=Link.READY, after=after, why="")
+
+
+async def test_only_the_newest_figure_of_each_kind_is_kept():
+    """Some hundred values every three minutes cannot fill a mailbox; each kind is a place of its own."""
+    box = Mailbox(1, never)
+    kinds = [
+        figure,
+        lambda n: figure(n, tag="BuyingPower"),
+        lambda n: figure(n, currency="EUR"),
+        lambda n: figure(n, account="DU2"),
+        lambda n: ev.PnlReported(at=AT, account="DU1", daily_pnl=Decimal(n)),
+        lambda n: ev.PositionPnlReported(at=AT, account="DU1", con_id=7, quantity=Decimal(n)),
+        lambda n: ev.PositionPnlReported(at=AT, account="DU1", con_id=8, quantity=Decimal(n)),
+        lambda n: ev.PortfolioReported(at=AT, account="DU1", con_id=7, instrument=AAPL, quantity=Decimal(n)),
+    ]
+    for number in range(1_000):
+        for kind in kinds:
+            box.put(kind(number))
+    assert await drained(box) == [kind(999) for kind in kinds]
+
+
+async def test_a_figure_waits_its_turn_among_ticks():
+    """A reader whom a storm of ticks keeps busy reads it all the same, and ticks are not kept from him by figures."""
+    box = Mailbox(1, never)
+    read = []
+    for number in range(4):
+        for event in (tick(EUR, number), tick(AAPL, number), figure(number)):
+            box.put(event)
+        read.append(await box.get())
+    assert read == [tick(EUR, 0), tick(AAPL, 1), figure(2), tick(EUR, 3)]
+
+
+async def test_figures_do_not_outlive_the_link():
+    """Unread ones of a line that is not verified any more are not read later; ticks have their gaps for that."""
+    box = Mailbox(10, never)
+    for event in (figure(1), tick(EUR), link(Link.CUT), figure(2), link(Link.SYNCING), figure(3), link(Link.READY)):
+        box.put(event)
+    states = [link(Link.CUT), link(Link.SYNCING), link(Link.READY)]
+    assert await drained(box) == [*states, tick(EUR), figure(3)]
+
+
+async def test_a_forgotten_account_leaves_no_figure():
+    """Another account and the ticks stay."""
+    box = Mailbox(1, never)
+    for event in (figure(1), figure(2, account="DU2"), tick(EUR)):
+        box.put(event)
+    box.forget_account("DU1")
+    assert await drained(box) == [figure(2, account="DU2"), tick(EUR)]
 
 
 # --- the inbox -------------------------------------------------------------------------------------------------------

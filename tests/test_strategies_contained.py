@@ -186,6 +186,7 @@ async def test_one_that_leaves_its_mail_unread(tmp_path):
 
     async def bad(desk):
         desk.watch(EURUSD)
+        await anext(desk.events())
         try:
             while True:
                 await asyncio.sleep(1)

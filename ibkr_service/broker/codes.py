@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
+from ibkr_service.core.instrument import Bag, Forex, Future, Index, Instrument, Option, Other, Stock
 from ibkr_service.core.link import Signal
 
 OrderMeaning = Literal["rejected", "cancelled", "doubtful", "notice"]
 
 CLIENT_ID_IN_USE = 326
+MARKET_DATA_FARM_DOWN, MARKET_DATA_FARM_UP = 2103, 2104
 READ_ONLY_API = (
     321  # also a general validation error; to an order-list request it means the gateway's Read-Only API switch
 )
@@ -72,8 +74,12 @@ SUBSCRIPTION_NOTICES: frozenset[int] = frozenset({10090, 10167})
 SUBSCRIPTION_FAILURES -= SUBSCRIPTION_NOTICES
 
 RATE_EXCEEDED = 100
+COMPETING_SESSION = 10197
+HISTORY_REFUSED, HISTORY_BUSY = 162, 322  # what is meant by them is in their words only
+BOOK_RESET = 317  # the order book begins anew
+BUSTED = 10225  # a trade was taken back; the subscription to bars is over, and has to be made again at once
 NOTICES: frozenset[int] = frozenset(
-    {RATE_EXCEEDED, 162, 165, 300, 317, 366, 502, 504, 1300, 10182, 10187, 10197, 10225}
+    {RATE_EXCEEDED, 162, 165, 300, 310, 317, 366, 420, 502, 504, 1300, 10092, 10182, 10187, 10197, 10225}
 )
 
 
@@ -96,6 +102,26 @@ def is_known(code: int) -> bool:
         or code == CLIENT_ID_IN_USE
         or 2100 <= code < 2200  # noqa: PLR2004 - TWS's range of warnings
     )
+
+
+# Which market-data farm serves what, by the beginning of its name, as people report them; IB documents none of it.
+_FARM_KINDS: Mapping[str, tuple[type[Instrument], ...]] = MappingProxyType(
+    {
+        "cashfarm": (Forex,),
+        "usopt": (Option, Bag),
+        "usfuture": (Future,),
+        "usbond": (Other,),
+        "usfarm": (Stock, Index, Bag, Other),
+    }
+)
+
+
+def may_come_from(farm: str, instrument: Instrument) -> bool:
+    """Whether an instrument's quotes may come from this farm. A farm that we do not know may send anything."""
+    for name, kinds in _FARM_KINDS.items():
+        if farm.startswith(name):
+            return isinstance(instrument, kinds)
+    return True
 
 
 def farm_name(text: str) -> str:

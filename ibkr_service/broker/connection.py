@@ -14,9 +14,11 @@ from typing import Any
 import structlog
 
 from ibkr_service.broker import codes, translate
+from ibkr_service.broker.accounts import AccountUpdates
 from ibkr_service.broker.ib import IB
 from ibkr_service.broker.intake import Intake
 from ibkr_service.broker.lines import Lines
+from ibkr_service.broker.orderwire import OrderWire
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import GatewayError, RequestError, SyncFailed
@@ -38,6 +40,7 @@ class Connection:
 
     def __init__(self, ib: IB, number: int, *, clock: Clock, put: Callable[[ev.Event], None], lines: Lines) -> None:
         self.ib = ib
+        self.order_wire = OrderWire(ib.client)
         self.number = number
         self.account = ""
         self.accounts: tuple[str, ...] = ()
@@ -61,6 +64,7 @@ class Connection:
             on_signal=self._on_signal,
             on_doubt=self.look_soon,
         )
+        self.account_updates = AccountUpdates(ib, session=number, clock=clock, put=put)
         ib.messageEvent += self._on_message
         ib.disconnectedEvent += self._on_disconnected
 
@@ -68,6 +72,7 @@ class Connection:
         """Stop listening, fail what is pending, drop the socket."""
         self.ready = False
         self.intake.close()
+        self.account_updates.close()
         self.ib.messageEvent -= self._on_message
         self.ib.disconnectedEvent -= self._on_disconnected
         self.ib.teardown()
@@ -79,6 +84,7 @@ class Connection:
     def _on_signal(self, signal: Signal) -> None:
         self.ready = False
         self.generation += 1
+        self.account_updates.interrupted()
         match signal:
             case Signal.UPSTREAM_LOST:
                 self.cut = True
@@ -86,6 +92,7 @@ class Connection:
             case Signal.RESTORED_DATA_LOST:
                 self.cut, self.data_lost = False, True
                 self._lines.interrupt("the gateway lost its data")
+                self._lines.data_lost()  # now: what still ticks from here on was asked for and never answered before
             case Signal.RESTORED_DATA_KEPT:
                 self.cut, self.data_doubtful = False, True
             case _:

@@ -1,4 +1,4 @@
-"""ib_insync's `IB` with what it lacks, and without what hurts. Every use of its private parts is in this file.
+"""ib_insync's `IB` with what it lacks, and without what hurts. Its private parts are used here and in `client.py` only.
 
 What is different here:
 
@@ -9,7 +9,7 @@ What is different here:
 - What the broker says about orders is emitted as it is on the wire (`serverStatusEvent`, `serverOrderEvent`,
   `executionEvent`, `commissionEvent`). The library's own book of trades is bypassed: it swallows executions, invents
   cancellations from error codes and builds log texts that cost milliseconds.
-- All outbound messages pass a `Pacer`.
+- All outbound messages pass a `Pacer`, and the inbound ones a linear framing (`client.py`).
 
 The library finds its event loop through the policy, so a loop made by a factory must be made current first:
 `adopt_running_loop`.
@@ -27,12 +27,12 @@ from typing import Any, Self, TypeVar
 import ib_insync
 import structlog
 from eventkit import Event
-from ib_insync.client import Client as LibraryClient
 from ib_insync.wrapper import RequestError as LibraryRequestError
-from ib_insync.wrapper import Wrapper as LibraryWrapper
 
+from ibkr_service.broker.client import Client, TickWrapper
 from ibkr_service.broker.codes import CLIENT_ID_IN_USE, SUBSCRIPTION_FAILURES
-from ibkr_service.broker.pacer import Pacer
+from ibkr_service.broker.datawire import DataWrapper
+from ibkr_service.clock import Clock, SystemClock
 from ibkr_service.core.errors import (
     BrokerRefused,
     ClientIdInUse,
@@ -62,17 +62,13 @@ def adopt_running_loop() -> None:
     asyncio.set_event_loop(asyncio.get_running_loop())
 
 
-class Wrapper(LibraryWrapper):
+class Wrapper(DataWrapper, TickWrapper):
     """Passes on what the broker says about orders, untouched; leaves the rest to the library."""
 
     ib: IB
 
     def connectAck(self) -> None:
         self.ib.handshakeEvent.emit(self.ib.client.serverVersion())
-
-    def tcpDataArrived(self) -> None:
-        self.ib.last_byte_s = asyncio.get_running_loop().time()
-        super().tcpDataArrived()
 
     def marketDataType(self, reqId: int, marketDataId: int) -> None:
         super().marketDataType(reqId, marketDataId)
@@ -134,31 +130,16 @@ class Wrapper(LibraryWrapper):
         super().error(reqId, errorCode, errorString, advancedOrderRejectJson)
 
 
-class Client(LibraryClient):
-    """Sends through a pacer instead of the library's throttle."""
-
-    def __init__(self, wrapper: Wrapper, max_rate_per_s: int) -> None:
-        self.pacer = Pacer(self._transmit, max_rate_per_s)
-        super().__init__(wrapper)
-
-    def sendMsg(self, msg: str) -> None:
-        if msg:
-            self.pacer.send(msg)
-
-    def _transmit(self, message: str) -> None:
-        self.conn.sendMsg(self._prefix(message.encode()))
-
-
 class IB(ib_insync.IB):
     """One connection, used once. A new session makes a new one: a reused IB keeps ghosts.
 
     Args:
-        max_rate_per_s: messages in any second.
+        max_rate_per_s: messages in any second. clock: stamps what arrives.
     """
 
     RaiseRequestErrors = True
 
-    def __init__(self, max_rate_per_s: int = 40) -> None:
+    def __init__(self, max_rate_per_s: int = 40, clock: Clock | None = None) -> None:
         # Not super().__init__(): it would make the library's own Wrapper and Client.
         self._createEvents()
         self.serverStatusEvent = Event("serverStatusEvent")
@@ -167,7 +148,9 @@ class IB(ib_insync.IB):
         self.commissionEvent = Event("commissionEvent")
         self.messageEvent = Event("messageEvent")
         self.handshakeEvent = Event("handshakeEvent")
-        self.last_byte_s = asyncio.get_running_loop().time()
+        self.clock = clock or SystemClock()
+        self.loop = asyncio.get_running_loop()
+        self.last_byte_s = self.loop.time()
         self.wrapper = Wrapper(self)
         self.client = Client(self.wrapper, max_rate_per_s)
         self.client.apiEnd += self.disconnectedEvent
@@ -332,14 +315,18 @@ class IB(ib_insync.IB):
             ticker = self.reqMktData(contract, generic_ticks)
         return self.wrapper.ticker2ReqId["mktData"][ticker], ticker
 
-    def stop_quotes(self, contract: Any) -> None:
-        """Cancel a subscription and forget its ticker, which the library would keep."""
+    def stop_quotes(self, contract: Any, *, tell: bool = True) -> None:
+        """Cancel a subscription and forget its ticker, which the library would keep.
+
+        Args:
+            tell: False if the gateway has no such subscription any more.
+        """
         ticker = self.wrapper.tickers.pop(id(contract), None)
         if ticker is None:
             return
         request = self.wrapper.endTicker(ticker, "mktData")
         self.wrapper.reqId2Ticker.pop(request, None)
-        if request and self.client.isConnected():
+        if tell and request and self.client.isConnected():
             self.client.cancelMktData(request)
 
     async def reqMktDataAsync(

@@ -74,6 +74,7 @@ class Intake:
         self._on_doubt = on_doubt
         for event, handler in self._wiring():
             event.connect(handler, self.on_handler_error)
+        ib.wrapper.on_tickers = self.on_tickers
 
     def _wiring(self) -> list[tuple[Any, Callable[..., None]]]:
         ib = self._ib
@@ -85,13 +86,16 @@ class Intake:
             (ib.commissionEvent, self.on_commission),
             (ib.positionEvent, self.on_position),
             (ib.accountValueEvent, self.on_account_value),
-            (ib.pendingTickersEvent, self.on_tickers),
+            (ib.updatePortfolioEvent, self.on_portfolio),
+            (ib.pnlEvent, self.on_pnl),
+            (ib.pnlSingleEvent, self.on_position_pnl),
         ]
 
     def close(self) -> None:
         """Listen no more: what an old connection still says belongs to nobody."""
         for event, handler in self._wiring():
             event.disconnect(handler, self.on_handler_error)
+        self._ib.wrapper.on_tickers = None
 
     def sent(self, ref: str) -> None:
         """An order left; the broker should acknowledge it."""
@@ -122,7 +126,12 @@ class Intake:
             self._on_signal(signal)
             self._put(ev.LinkSignalled(at=at, session=self.session, signal=signal, why=text, code=code))
         elif (up := codes.FARMS.get(code)) is not None:
-            self._put(ev.FarmChanged(at=at, session=self.session, farm=codes.farm_name(text), up=up, code=code))
+            farm = codes.farm_name(text)
+            self._put(ev.FarmChanged(at=at, session=self.session, farm=farm, up=up, code=code))
+            if code == codes.MARKET_DATA_FARM_DOWN:
+                self._lines.farm_down(farm)
+            elif code == codes.MARKET_DATA_FARM_UP:
+                self._lines.farm_up(farm, asyncio.get_running_loop().time())
         elif (ref := self.refs.get(request)) is not None:
             meaning = codes.order_meaning(code)
             if meaning != "notice":
@@ -209,6 +218,24 @@ class Intake:
         )
 
     @guarded
+    def on_portfolio(self, item: Any) -> None:
+        """What a position is worth."""
+        self._put(translate.portfolio(self._clock.now(), self.session, item))
+
+    @guarded
+    def on_pnl(self, live: Any) -> None:
+        """An account's profit and loss."""
+        self._put(translate.pnl(self._clock.now(), self.session, live))
+
+    @guarded
+    def on_position_pnl(self, live: Any) -> None:
+        """A position's profit and loss."""
+        self._put(translate.position_pnl(self._clock.now(), self.session, live))
+
     def on_tickers(self, tickers: Any) -> None:
         """The tickers that one chunk of bytes touched. A set of identity hashes: sorted, so that two runs agree."""
-        self._lines.arrived(tickers)
+        ib = self._ib
+        try:
+            self._lines.arrived(tickers, ib.wrapper.lastTime, ib.last_byte_s)
+        except Exception as exc:  # noqa: BLE001 - as `guarded`, without its calls: this is asked for every tick
+            self.fault("ibkr_service.intake.on_tickers", f"{type(exc).__name__}: {exc}")

@@ -24,7 +24,8 @@ WAKE_MARGIN_S = 0.001  # a timer may fire a hair early; waking late costs a mill
 RATE_MIN_PER_S = 5
 BURST = 10  # a fresh connection may ask this many things at once
 
-CANCEL, ORDER, HEARTBEAT, REQUEST, HISTORY = range(5)
+CANCEL, ORDER, HEARTBEAT, REQUEST, RELEASE, HISTORY, ACCOUNT = range(7)
+CANCEL_MARKET_DATA = "2\0"
 # First field of a message -> urgency; all others are REQUEST.
 _URGENCY = {
     "3": ORDER,  # placeOrder
@@ -35,6 +36,10 @@ _URGENCY = {
     "20": HISTORY,  # reqHistoricalData
     "87": HISTORY,  # reqHeadTimeStamp
     "96": HISTORY,  # reqHistoricalTicks
+    # What accounts are worth: a subscription for each position, and nobody waits. Their cancels must not overtake them.
+    **dict.fromkeys(("76", "77"), ACCOUNT),  # reqAccountUpdatesMulti
+    **dict.fromkeys(("92", "93"), ACCOUNT),  # reqPnL
+    **dict.fromkeys(("94", "95"), ACCOUNT),  # reqPnLSingle
 }
 
 
@@ -103,6 +108,28 @@ class Pacer:
         heapq.heappush(self._queue, (urgency, self._count, message))
         self._drain()
 
+    @property
+    def wait_s(self) -> float:
+        """How long what is sent now will about wait until it leaves, in seconds."""
+        return len(self._queue) / self._ordinary_rate
+
+    @property
+    def releases(self) -> int:
+        """How many market-data lines are given up in words that have not left yet."""
+        return sum(_is_release(item) for item in self._queue)
+
+    def defer_releases(self, but: int) -> None:
+        """Let what gives up a market-data line wait behind what asks for something, all but the oldest `but` of them.
+
+        Nobody waits for it, unless lines are short; then so many have to leave before the next request for one.
+        """
+        hurried = {number for _, number, _ in heapq.nsmallest(but, filter(_is_release, self._queue), key=_number)}
+        self._queue = [
+            (REQUEST if item[1] in hurried else RELEASE, *item[1:]) if _is_release(item) else item
+            for item in self._queue
+        ]
+        heapq.heapify(self._queue)
+
     def close(self) -> None:
         """Drop what waits; send nothing more."""
         self._closed = True
@@ -151,3 +178,11 @@ class Pacer:
     def _put_on_wire(self, message: str) -> None:
         self._sent.append(self._loop.time())
         self._transmit(message)
+
+
+def _is_release(item: tuple[int, int, str]) -> bool:
+    return item[2].startswith(CANCEL_MARKET_DATA)
+
+
+def _number(item: tuple[int, int, str]) -> int:
+    return item[1]

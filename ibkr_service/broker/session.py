@@ -1,14 +1,15 @@
 """One process's relation to TWS: connect, verify, watch, back off, and again, until told to stop.
 
-`run` is a loop around one connection at a time. A connection has four keepers, all ended by the first that finds it
+`run` is a loop around one connection at a time. A connection has six keepers, all ended by the first that finds it
 finished:
 
 - *synchronising*: after the handshake, after 1101 and 1102, after anything doubtful and every few minutes, everything
   the broker holds is asked for and compared; only then does the link become READY;
 - *probing*: a gateway that is silent, or talks but answers nothing, is given up within a stated time; a slow one is
 not;
-- *subscribing*: what is wanted is requested, and requested again;
-- *acknowledging*: an order that the broker does not acknowledge is looked for.
+- *subscribing*: what is wanted is requested, and requested again; quotes and streams each have a keeper;
+- *acknowledging*: an order that the broker does not acknowledge is looked for;
+- *informing*: what the accounts are worth is subscribed to.
 
 What leaves: `place` and `cancel` are synchronous and see the line as it is now, not as the hub last heard.
 """
@@ -16,39 +17,31 @@ What leaves: `place` and `cancel` are synchronous and see the line as it is now,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import structlog
 
-from ibkr_service.broker import translate
+from ibkr_service.broker.asking import Questions
 from ibkr_service.broker.connection import Connection, LineOver
 from ibkr_service.broker.ib import IB, adopt_running_loop
-from ibkr_service.broker.lines import Line, Lines
+from ibkr_service.broker.lines import Lines
+from ibkr_service.broker.login import SessionConfig, choose_account
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core.backoff import delays
 from ibkr_service.core.book import Book
 from ibkr_service.core.errors import (
-    AccountProblem,
-    BrokerRefused,
     GatewayError,
-    ModeMismatch,
-    NotReady,
     Paced,
-    RequestTimeout,
     SyncFailed,
-    UnknownInstrument,
 )
-from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.link import Signal
 from ibkr_service.core.orders import Order
 
 log = structlog.get_logger("ibkr_service.broker")
 
 T = TypeVar("T")
-Mode = Literal["simulated", "paper", "live"]
 
 SYNC_TRIES = 3  # on one connection; then a new connection may help
 SECOND_LOOK_S = 5.0  # what one look cannot explain, a second one this much later settles
@@ -58,37 +51,13 @@ JUDGE_GRACE_S = 0.1  # deadlines are judged after bytes that are already waiting
 READY_RESETS_BACKOFF_S = 30.0  # a connection that lived this long was not a flap
 
 
-@dataclass(frozen=True)
-class SessionConfig:
-    """What the session needs to know of the settings. Times in seconds."""
-
-    host: str
-    port: int
-    client_id: int
-    mode: Mode = "simulated"
-    account: str = ""
-    read_only: bool = False
-    connect_timeout_s: float = 20.0
-    auto_reconnect: bool = True
-    reconnect_delay_min_s: float = 2.0
-    reconnect_delay_max_s: float = 60.0
-    max_rate_per_s: int = 40
-    request_timeout_s: float = 30.0
-    ack_timeout_s: float = 10.0
-    probe_interval_s: float = 5.0
-    probe_timeout_s: float = 10.0
-    wedged_timeout_s: float = 30.0
-    reconcile_interval_s: float = 300.0
-    timezone_tws: str = ""
-    market_data_type: int = 1
-
-
-class Session:
-    """The service's one line to TWS; satisfies `desk.Wire`.
+class Session(Questions):
+    """The service's one line to TWS; satisfies `wire.Wire`.
 
     Args:
         put: takes facts, in order (the inbox). book: read for the order-id high-water mark and for what is unsettled.
-        uniform: `random.Random.uniform` of the injected generator, for the backoff's jitter.
+        uniform: `random.Random.uniform` of the injected generator, for the backoff's jitter. put_tick: takes ticks,
+        which may go a shorter way than facts.
     """
 
     def __init__(
@@ -99,16 +68,17 @@ class Session:
         put: Callable[[ev.Event], None],
         book: Book,
         uniform: Callable[[float, float], float],
+        put_tick: Callable[[ev.Tick], None] | None = None,
     ) -> None:
+        lines = Lines(put, clock, put_tick=put_tick, lines_max=config.market_data_lines, urgent=book.urgent)
+        super().__init__(lines, clock, config.request_timeout_s)
         self.config = config
-        self.lines = Lines(put, clock)
         self._clock = clock
         self._put = put
         self._book = book
         self._uniform = uniform
-        self._connection: Connection | None = None
-        self._con_ids: dict[AnyInstrument, int] = {}
         self._paused = False
+        self.last_failure: GatewayError | None = None  # why the newest connection failed or ended
 
     # --- the life of the line ----------------------------------------------------------------------------------------
 
@@ -137,6 +107,7 @@ class Session:
                     waits, failures = self._fresh_delays(), 0
                 failures += 1
                 wait_s = next(waits)
+                self.last_failure = exc
                 self._report_failure(exc, failures, wait_s)
             await asyncio.sleep(wait_s)
 
@@ -160,7 +131,8 @@ class Session:
     async def _one_connection(self, number: int) -> None:
         """Open a connection, serve it until it is over, close it. Always ends with an exception."""
         config = self.config
-        ib = IB(config.max_rate_per_s)
+        ib = IB(config.max_rate_per_s, self._clock)
+        ib.wrapper.keeps_ticks = False
         ib.TimezoneTWS = config.timezone_tws
         connection = Connection(ib, number, clock=self._clock, put=self._put, lines=self.lines)
         connection.intake.client_id = config.client_id
@@ -191,6 +163,7 @@ class Session:
         ib.client.updateReqId(self._book.order_id_mark + 1)
         self.lines.session = connection.number
         self.lines.reset()
+        self.lines.sinks = ib.wrapper.sinks
         at = self._clock.now()
         self._put(ev.LinkSignalled(at=at, session=connection.number, signal=Signal.SOCKET_UP, why="handshake done"))
         self._put(
@@ -217,13 +190,21 @@ class Session:
 
     def _on_lost(self, connection: Connection, why: str) -> None:
         self.lines.interrupt(why)
+        self.streams.interrupt(why)
         signal = ev.LinkSignalled(at=self._clock.now(), session=connection.number, signal=Signal.SOCKET_DOWN, why=why)
         self._put(signal)
 
     async def _serve(self, connection: Connection) -> None:
         try:
             async with asyncio.TaskGroup() as keepers:
-                for keeper in (self._stay_synced, self._stay_alive, self._stay_subscribed, self._stay_acked):
+                for keeper in (
+                    self._stay_synced,
+                    self._stay_alive,
+                    self._stay_subscribed,
+                    self._stay_streamed,
+                    self._stay_acked,
+                    self._stay_informed,
+                ):
                     keepers.create_task(keeper(connection), name=f"session:{keeper.__name__.strip('_')}")
                 # In the body, not in the group's exit: before Python 3.13 only here are cancellations counted right.
                 raise LineOver(await connection.over)
@@ -262,6 +243,7 @@ class Session:
             self._put(look)
             if not was_ready:
                 self._on_synced(connection)
+            connection.account_updates.looked(look)
             await asyncio.sleep(0)  # let the hub fold the look before asking what is left unsettled
             # A look that itself meets what cannot be understood must not cause the next one at once, for ever.
             met_faults = connection.intake.faults > faults
@@ -275,10 +257,14 @@ class Session:
     def _on_synced(self, connection: Connection) -> None:
         connection.ready = True
         now_s = asyncio.get_running_loop().time()
-        if connection.data_lost:
-            self.lines.reset()
-        elif connection.data_doubtful:
+        if connection.data_doubtful and not connection.data_lost:
             self.lines.data_kept(now_s, self.config.probe_timeout_s)
+        self.streams.synced(
+            data_lost=connection.data_lost,
+            data_doubtful=connection.data_doubtful,
+            within_s=self.config.probe_timeout_s,
+        )
+        self._became_ready.set()
         connection.data_lost = connection.data_doubtful = False
         at = self._clock.now()
         self._put(ev.LinkSignalled(at=at, session=connection.number, signal=Signal.SYNCED, why="everything verified"))
@@ -318,43 +304,9 @@ class Session:
         if connection.ib.last_byte_s <= heard_s:
             raise LineOver(f"dead: no byte for {self.config.probe_timeout_s:g} s after a probe")
 
-    async def _stay_subscribed(self, connection: Connection) -> None:
-        """Make true what is wanted: cancel, request, ask again for what stays silent or was refused."""
-        loop, lines = asyncio.get_running_loop(), self.lines
-        while True:
-            for contract in lines.take_cancelled():
-                connection.ib.stop_quotes(contract)
-            if connection.ready:
-                for line in lines.to_request(loop.time()):
-                    await self._request_line(connection, line)
-            due_s = lines.next_due_s() if connection.ready else None
-            try:
-                async with asyncio.timeout_at(due_s):
-                    await lines.changed()
-            except TimeoutError:
-                pass
-
-    async def _request_line(self, connection: Connection, line: Line) -> None:
-        old_contract = self.lines.release(line)
-        if old_contract is not None:
-            connection.ib.stop_quotes(old_contract)
-        try:
-            con_id = await self._con_id(connection, line.instrument)
-        except BrokerRefused as exc:
-            self.lines.refused(line, exc.code, exc.text, asyncio.get_running_loop().time())
-            return
-        except UnknownInstrument as exc:
-            self.lines.refused(line, 200, str(exc), asyncio.get_running_loop().time())
-            return
-        except RequestTimeout as exc:
-            log.warning("no contract details", instrument=str(line.instrument), error=str(exc))
-            self.lines.refused(line, 0, str(exc), asyncio.get_running_loop().time())
-            return
-        if line.watchers <= 0 or not connection.ready:
-            return
-        contract = translate.contract_of(line.instrument, con_id)
-        request, ticker = connection.ib.start_quotes(contract)
-        self.lines.requested(line, request, ticker, contract, asyncio.get_running_loop().time())
+    async def _stay_streamed(self, connection: Connection) -> None:
+        """As `_stay_subscribed`, for bars, ticks one by one and depth."""
+        await self.streams.serve(connection.ib, connection.number, lambda: connection.ready)
 
     async def _stay_acked(self, connection: Connection) -> None:
         """An order that nobody acknowledges in time is looked for; the book then says what became of it."""
@@ -371,65 +323,9 @@ class Session:
                     del waiting[ref]
                     connection.look_soon()
 
-    # --- asking ------------------------------------------------------------------------------------------------------
-
-    async def ask(
-        self,
-        what: str,
-        call: Callable[[IB], Awaitable[T]],
-        *,
-        timeout_s: float | None = None,
-        key: str | None = None,
-    ) -> T:
-        """Ask one read-only thing of the broker, on the connection of this moment, paced and with a limit.
-
-        Args:
-            what: a name for messages. call: starts the library's request on the IB that it is given. timeout_s: the
-            default is `request_timeout_s`. key: requests of one key go one at a time.
-
-        Raises:
-            BrokerRefused, RequestTimeout: as they say. NotReady: the link is, or went, down.
-        """
-        ib = self._live().ib
-        return await ib.request(what, lambda: call(ib), timeout_s or self.config.request_timeout_s, key=key)
-
-    async def con_id(self, instrument: AnyInstrument) -> int:
-        """The conId of an instrument, asked once.
-
-        Raises:
-            UnknownInstrument: no contract, or several, fit. BrokerRefused, RequestTimeout, NotReady: as they say.
-        """
-        return await self._con_id(self._live(), instrument)
-
-    async def _con_id(self, connection: Connection, instrument: AnyInstrument) -> int:
-        if instrument in self._con_ids:
-            return self._con_ids[instrument]
-        contract = translate.contract_of(instrument)
-        found = await connection.ib.request(
-            f"contract details of {instrument}",
-            lambda: connection.ib.reqContractDetailsAsync(contract),
-            self.config.request_timeout_s,
-        )
-        if len(found) != 1:
-            raise UnknownInstrument(f"{instrument} fits {len(found)} contracts; describe exactly one")
-        con_id: int = found[0].contract.conId
-        self._con_ids[instrument] = con_id
-        return con_id
-
-    async def first_quote(self, instrument: AnyInstrument, timeout_s: float) -> ev.Tick:
-        """One usable quote (a bid and an ask, or a last price), asked for over a line that is given back at once.
-
-        Raises:
-            BrokerRefused: the broker's error for this request. RequestTimeout: no usable quote within `timeout_s`.
-            UnknownInstrument: no contract, or several, fit. NotReady: the link is, or went, down.
-        """
-        connection = self._live()
-        contract = translate.contract_of(instrument, await self._con_id(connection, instrument))
-        ticker = await connection.ib.reqMktDataAsync(contract, timeout_s=timeout_s)
-        mono_s = asyncio.get_running_loop().time()
-        tick = translate.tick(self._clock.now(), connection.number, instrument, ticker, 0, mono_s)
-        connection.ib.stop_quotes(contract)
-        return tick
+    async def _stay_informed(self, connection: Connection) -> None:
+        """Profit and loss, and the values of the login's other accounts; none of it is needed to be READY."""
+        await connection.account_updates.keep(connection.account, self.config.request_timeout_s)
 
     # --- the wire of the desks ---------------------------------------------------------------------------------------
 
@@ -453,9 +349,9 @@ class Session:
         connection = self._live()
         ib = connection.ib
         order_id: int = ib.client.getReqId()
-        contract = translate.contract_of(order.intent.instrument, self._con_ids.get(order.intent.instrument, 0))
-        # Straight to the client: the library's own trade book would add nothing but log texts and false states.
-        ib.client.placeOrder(order_id, contract, translate.order_of(order.intent, order.ref, order.account))
+        con_id = self._con_ids.get(order.intent.instrument, 0)
+        # Straight to the pacer: the library's own trade book would add nothing but log texts and false states.
+        ib.client.pacer.send(connection.order_wire.message(order_id, order.intent, con_id, order.ref, order.account))
         connection.intake.refs[order_id] = order.ref
         connection.intake.sent(order.ref)
         return order_id, connection.number
@@ -473,14 +369,6 @@ class Session:
         connection.ib.client.cancelOrder(order.order_id, "")
         connection.intake.sent(order.ref)  # a cancel wants an answer too
         return True
-
-    def _live(self) -> Connection:
-        connection = self._connection
-        if connection is None:
-            raise NotReady("the link is DOWN")
-        if not connection.ready:
-            raise NotReady("the link is CUT" if connection.cut else "the link is SYNCING")
-        return connection
 
     # --- the inbox's brake -------------------------------------------------------------------------------------------
 
@@ -502,27 +390,6 @@ class Session:
         self._paused = False
         if self._connection is not None:
             self._connection.ib.resume_reading()
-
-
-def choose_account(accounts: tuple[str, ...], mode: Mode, wanted: str) -> str:
-    """The account that orders will name, after the mode was proven by all of them: paper accounts begin with D.
-
-    Args:
-        wanted: `ibkr.account`; empty for the only one.
-
-    Raises:
-        ModeMismatch: the accounts contradict the mode. AccountProblem: none can be chosen.
-    """
-    demo = [a.startswith("D") for a in accounts]
-    if mode == "live" and any(demo):
-        raise ModeMismatch("ibkr.mode is live, but the gateway is logged in to a paper account: no order will leave")
-    if mode != "live" and not all(demo):
-        raise ModeMismatch(f"ibkr.mode is {mode}, but the gateway is logged in to a live account: no order will leave")
-    if wanted and wanted not in accounts:
-        raise AccountProblem("ibkr.account is not among the accounts of this login")
-    if not wanted and len(accounts) != 1:
-        raise AccountProblem(f"ibkr.account is empty, but this login manages {len(accounts)} accounts: name one")
-    return wanted or accounts[0]
 
 
 def _weightiest(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -17,13 +17,41 @@ from typing import Any
 import ib_insync
 
 from ibkr_service.core import events as ev
-from ibkr_service.core.errors import InvalidIntent
-from ibkr_service.core.instrument import AnyInstrument, Bag, Forex, Future, Index, Option, Other, Right, Stock
+from ibkr_service.core.errors import BrokerRefused, InvalidIntent, RequestError, UnknownInstrument
+from ibkr_service.core.instrument import (
+    AnyInstrument,
+    Bag,
+    Forex,
+    Future,
+    FutureOption,
+    Index,
+    Option,
+    Other,
+    Right,
+    Stock,
+)
 from ibkr_service.core.orders import Action, Intent
 
+NO_SUCH_CONTRACT = 200  # "No security definition has been found for the request"
+NO_GREEK = -2.0  # TWS's "not computed"
 UNSET_FROM = 1e300  # TWS writes "unset" as the largest double, in several spellings
 
 _DATA_TYPES: dict[int, ev.DataType] = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed_frozen"}
+# TWS's tick types (https://interactivebrokers.github.io/tws-api/tick_types.html), live and delayed.
+TICK_FIELDS: dict[int, str] = {
+    **dict.fromkeys((1, 66), "bid"),
+    **dict.fromkeys((2, 67), "ask"),
+    **dict.fromkeys((4, 68), "last"),
+    **dict.fromkeys((0, 69), "bid_size"),
+    **dict.fromkeys((3, 70), "ask_size"),
+    **dict.fromkeys((5, 71), "last_size"),
+    **dict.fromkeys((8, 74), "volume"),
+    **dict.fromkeys((6, 72), "high"),
+    **dict.fromkeys((7, 73), "low"),
+    **dict.fromkeys((9, 75), "close"),
+    **dict.fromkeys((14, 76), "open"),
+}
+_SIZES = frozenset({0, 3, 5, 8, 69, 70, 71, 74})
 _ACTIONS: dict[str, Action] = {
     "BOT": "BUY",
     "SLD": "SELL",
@@ -71,6 +99,17 @@ def contract_of(instrument: AnyInstrument, con_id: int = 0) -> Any:
             contract = ib_insync.Forex(
                 symbol=instrument.symbol, currency=instrument.currency, exchange=instrument.exchange
             )
+        case FutureOption():
+            contract = ib_insync.FuturesOption(
+                instrument.symbol,
+                instrument.expiry,
+                instrument.strike,
+                instrument.right,
+                instrument.exchange,
+                instrument.multiplier,
+                instrument.currency,
+                tradingClass=instrument.trading_class,
+            )
         case Option():
             contract = ib_insync.Option(
                 instrument.symbol,
@@ -111,7 +150,8 @@ def contract_of(instrument: AnyInstrument, con_id: int = 0) -> Any:
 def instrument_of(contract: Any) -> AnyInstrument:  # noqa: PLR0911 - one row per security type
     """What a contract from TWS is."""
     symbol, currency = contract.symbol, contract.currency
-    trading_class = "" if contract.tradingClass in {symbol, ""} else contract.tradingClass
+    # BRK B trades as BRKB.
+    trading_class = "" if contract.tradingClass in {symbol, symbol.replace(" ", ""), ""} else contract.tradingClass
     expiry = contract.lastTradeDateOrContractMonth.split("-")[0].split(" ")[0]
     match contract.secType:
         case "STK":
@@ -121,6 +161,11 @@ def instrument_of(contract: Any) -> AnyInstrument:  # noqa: PLR0911 - one row pe
         case "OPT" if contract.right and 0 < contract.strike < math.inf and re.fullmatch(r"\d{8}", expiry):
             right: Right = "C" if contract.right.startswith("C") else "P"
             return Option(symbol, expiry, contract.strike, right, contract.multiplier or "100", currency, trading_class)
+        case "FOP" if contract.right and 0 < contract.strike < math.inf and re.fullmatch(r"\d{8}", expiry):
+            side: Right = "C" if contract.right.startswith("C") else "P"
+            return FutureOption(
+                symbol, expiry, contract.strike, side, contract.multiplier, currency, trading_class, contract.exchange
+            )
         case "FUT":
             return Future(symbol, expiry, contract.exchange, currency, contract.multiplier)
         case "IND":
@@ -130,6 +175,18 @@ def instrument_of(contract: Any) -> AnyInstrument:  # noqa: PLR0911 - one row pe
             return Bag(symbol, currency, legs)
         case sec_type:
             return Other(sec_type, symbol, currency, contract.conId, contract.localSymbol)
+
+
+def generic_ticks(instrument: AnyInstrument) -> str:
+    """What to ask for beside the quote: of an option its open interest (101)."""
+    return "101" if isinstance(instrument, Option) else ""
+
+
+def refusal(code: int, text: str, instrument: AnyInstrument) -> RequestError:
+    """What the broker's error for a request about an instrument is to whoever asked."""
+    if code == NO_SUCH_CONTRACT:
+        return UnknownInstrument(f"{instrument}: {text} (code {code})")
+    return BrokerRefused(code, text, str(instrument))
 
 
 # --- orders ----------------------------------------------------------------------------------------------------------
@@ -214,7 +271,11 @@ def commission(at: datetime, session: int, report: Any) -> ev.CommissionReported
 
 
 def position(at: datetime, session: int, held: Any) -> ev.PositionReported:
-    """A position as the broker reports it. A cost that is unset becomes 0: what is held must not be lost for it."""
+    """A position as the broker reports it.
+
+    Raises:
+        ValueError: the quantity is no number.
+    """
     return ev.PositionReported(
         at=at,
         session=session,
@@ -222,7 +283,58 @@ def position(at: datetime, session: int, held: Any) -> ev.PositionReported:
         con_id=held.contract.conId,
         instrument=instrument_of(held.contract),
         quantity=decimal(float(held.position)),
-        average_cost=optional_decimal(float(held.avgCost)) or Decimal(0),
+        average_cost=optional_decimal(float(held.avgCost)),
+    )
+
+
+def portfolio(at: datetime, session: int, item: Any) -> ev.PortfolioReported:
+    """What a position is worth. Its cost is left to the position, which says the same.
+
+    Raises:
+        ValueError: the quantity is no number.
+    """
+    return ev.PortfolioReported(
+        at=at,
+        session=session,
+        account=item.account,
+        con_id=item.contract.conId,
+        instrument=instrument_of(item.contract),
+        quantity=decimal(float(item.position)),
+        market_price=optional_decimal(item.marketPrice),
+        market_value=optional_decimal(item.marketValue),
+        unrealized_pnl=optional_decimal(item.unrealizedPNL),
+        realized_pnl=optional_decimal(item.realizedPNL),
+    )
+
+
+def pnl(at: datetime, session: int, live: Any) -> ev.PnlReported:
+    """An account's profit and loss at this moment; the library keeps one object per account and changes it."""
+    return ev.PnlReported(
+        at=at,
+        session=session,
+        account=live.account,
+        daily_pnl=optional_decimal(live.dailyPnL),
+        unrealized_pnl=optional_decimal(live.unrealizedPnL),
+        realized_pnl=optional_decimal(live.realizedPnL),
+    )
+
+
+def position_pnl(at: datetime, session: int, live: Any) -> ev.PositionPnlReported:
+    """A position's profit and loss at this moment; the library keeps one object per position and changes it.
+
+    Raises:
+        ValueError: the quantity is no number.
+    """
+    return ev.PositionPnlReported(
+        at=at,
+        session=session,
+        account=live.account,
+        con_id=live.conId,
+        quantity=decimal(float(live.position)),
+        daily_pnl=optional_decimal(live.dailyPnL),
+        unrealized_pnl=optional_decimal(live.unrealizedPnL),
+        realized_pnl=optional_decimal(live.realizedPnL),
+        market_value=optional_decimal(live.value),
     )
 
 
@@ -234,27 +346,76 @@ def tick(at: datetime, session: int, instrument: AnyInstrument, ticker: Any, epo
 
     `data_type` stays "unknown" until the broker has said what it sends.
     """
-    bid, bid_size = _quote(ticker.bid, ticker.bidSize)
-    ask, ask_size = _quote(ticker.ask, ticker.askSize)
-    return ev.Tick(
+    bid, bid_size, ask, ask_size = ticker.bid, ticker.bidSize, ticker.ask, ticker.askSize
+    if not (0 < bid < UNSET_FROM and bid_size >= 0):  # nearly always it is; NaN compares False
+        bid, bid_size = _quote(bid, bid_size)
+    if not (0 < ask < UNSET_FROM and ask_size >= 0):
+        ask, ask_size = _quote(ask, ask_size)
+    return ev.Tick(  # by position: for a struct of so many fields that takes a seventh of the time
+        instrument,
+        bid,
+        ask,
+        last if 0 <= (last := ticker.last) < UNSET_FROM else None,
+        bid_size,
+        ask_size,
+        last_size if 0 <= (last_size := ticker.lastSize) < UNSET_FROM else None,
+        volume if 0 <= (volume := ticker.volume) < UNSET_FROM else None,
+        high if 0 <= (high := ticker.high) < UNSET_FROM else None,
+        low if 0 <= (low := ticker.low) < UNSET_FROM else None,
+        first if 0 <= (first := ticker.open) < UNSET_FROM else None,
+        close if 0 <= (close := ticker.close) < UNSET_FROM else None,
+        _DATA_TYPES.get(getattr(ticker, "told_data_type", 0), "unknown"),
+        epoch,
+        mono_s,
+        ticker.halted > 0,
+        None if ticker.modelGreeks is None else greeks(ticker.modelGreeks),
+        open_interest(instrument, ticker) if isinstance(instrument, Option) else None,
         at=at,
         session=session,
-        instrument=instrument,
-        bid=bid,
-        ask=ask,
-        last=_number(ticker.last),
-        bid_size=bid_size,
-        ask_size=ask_size,
-        last_size=_number(ticker.lastSize),
-        volume=_number(ticker.volume),
-        high=_number(ticker.high),
-        low=_number(ticker.low),
-        open=_number(ticker.open),
-        close=_number(ticker.close),
-        data_type=_DATA_TYPES.get(getattr(ticker, "told_data_type", 0), "unknown"),
-        epoch=epoch,
-        mono_s=mono_s,
     )
+
+
+def greeks(computation: Any) -> ev.Greeks:
+    """An option computation of TWS. Its -1 and -2 are the library's None already; the unset double is not."""
+    return ev.Greeks(
+        implied_volatility=_finite(computation.impliedVol),
+        delta=_finite(computation.delta),
+        gamma=_finite(computation.gamma),
+        theta=_finite(computation.theta) if computation.theta != NO_GREEK else None,  # the library forgets these two
+        vega=_finite(computation.vega) if computation.vega != NO_GREEK else None,
+        option_price=_finite(computation.optPrice),
+        underlying_price=_finite(computation.undPrice),
+    )
+
+
+def open_interest(option: Option, ticker: Any) -> float | None:
+    """The open interest of this option, in contracts: TWS sends both sides of a strike on separate tick types."""
+    return _number(ticker.callOpenInterest if option.right == "C" else ticker.putOpenInterest)
+
+
+def raw_tick(
+    at: datetime,
+    session: int,
+    instrument: AnyInstrument,
+    tick_type: int,
+    price: float,
+    size: float,
+    epoch: int,
+    mono_s: float,
+) -> ev.RawTick:
+    """One tick, by TWS's tick type; delayed types are named as the live ones."""
+    field = TICK_FIELDS.get(tick_type) or str(tick_type)
+    if 0 < price < UNSET_FROM and 0 <= size < UNSET_FROM:  # nearly always
+        return ev.RawTick(at, session, instrument, field, price, size, epoch, mono_s)
+    value, amount = _quote(price, size)
+    if tick_type in _SIZES:
+        amount = _number(size)
+    return ev.RawTick(at, session, instrument, field, value, amount, epoch, mono_s)
+
+
+def _finite(value: float | None) -> float | None:
+    """A figure that may well be negative."""
+    return value if value is not None and abs(value) < UNSET_FROM else None  # NaN compares False
 
 
 def _number(value: float) -> float | None:

@@ -24,7 +24,8 @@ import msgspec
 from ibkr_service.core import events as ev
 from ibkr_service.core import link as links
 from ibkr_service.core import refs
-from ibkr_service.core.errors import InvalidIntent
+from ibkr_service.core.account import AccountSummary, HeldPosition, Statements
+from ibkr_service.core.errors import InvalidIntent, NotReady, UnknownAccount
 from ibkr_service.core.instrument import AnyInstrument, Bag, Index, Other
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import (
@@ -71,7 +72,7 @@ class Book:
         self.positions: dict[Holding, ev.PositionReported] = {}
         self.ledger: dict[Holding, Decimal] = {}
         self.instruments: dict[int, AnyInstrument] = {}  # conId -> what it is
-        self.values: dict[tuple[str, str, str], str] = {}  # (account, tag, currency) -> value
+        self.statements = Statements()  # what the accounts are worth, of the present session only
         self.quotes: dict[AnyInstrument, ev.Tick] = {}
         self.gaps: dict[AnyInstrument, ev.Gap] = {}
         self.farms_down: dict[str, datetime] = {}
@@ -133,6 +134,13 @@ class Book:
         held = (p.quantity for (a, _), p in self.positions.items() if a == account and p.instrument == instrument)
         return sum(held, ZERO)
 
+    def urgent(self) -> tuple[set[AnyInstrument], set[AnyInstrument]]:
+        """The instruments of open positions, and those of working orders: whose quotes matter most."""
+        return (
+            {held.instrument for held in self.positions.values() if held.quantity},
+            {order.intent.instrument for order in self.alive_orders()},
+        )
+
     def quote(self, instrument: AnyInstrument) -> ev.Tick | None:
         """The newest quote, or None if there is none that can be trusted (never received, or inside a gap)."""
         return None if instrument in self.gaps else self.quotes.get(instrument)
@@ -143,14 +151,31 @@ class Book:
 
     def value(self, tag: str, currency: str | None = None, account: str = "") -> Decimal | None:
         """An account value such as `NetLiquidation`, or None if the broker sent none."""
+        return self.statements.value(account or self.account, tag, currency)
+
+    def account_summary(self, account: str = "") -> AccountSummary:
+        """What an account is worth (default: the account in use).
+
+        Raises:
+            NotReady: the link is not READY, or the values are not complete. UnknownAccount: not one of this login.
+        """
+        return self.statements.summary(self._managed(account))
+
+    def held_positions(self, account: str = "") -> dict[AnyInstrument, HeldPosition]:
+        """What an account holds (default: the account in use), by instrument; empty if it verifiably holds nothing.
+
+        Raises:
+            NotReady: the link is not READY. UnknownAccount: not one of this login.
+        """
+        return self.statements.positions(self._managed(account), self.positions.values())
+
+    def _managed(self, account: str) -> str:
+        if self.link is not Link.READY:
+            raise NotReady(f"the link is {self.link.name}: what the account holds is not verified")
         account = account or self.account
-        for (a, t, c), value in self.values.items():
-            if a == account and t == tag and currency in {None, c}:
-                try:
-                    return Decimal(value)
-                except ArithmeticError:
-                    return None
-        return None
+        if account not in self.accounts:
+            raise UnknownAccount(f"this login manages {len(self.accounts)} accounts, and this is none of them")
+        return account
 
     def unsettled(self) -> bool:
         """Something is left that a second look at the broker may explain."""
@@ -179,8 +204,8 @@ class Book:
                 return (held.quantity, held.average_cost) != (event.quantity, event.average_cost)
             case ev.OrderStatusReported() | ev.OpenOrderReported():
                 return self._last_status.get(_status_key(event)) != _status_of(event) or self._moves(event)
-            case ev.AccountValueReported():
-                return self.values.get((event.account, event.tag, event.currency)) != event.value
+            case ev.AccountValueReported() | ev.PortfolioReported() | ev.PnlReported() | ev.PositionPnlReported():
+                return self.statements.is_news(event)
             case ev.FarmChanged():
                 return event.up == (event.farm in self.farms_down)
             case _:
@@ -214,13 +239,17 @@ class Book:
             case ev.PositionReported():
                 self.positions[event.account, event.con_id] = event
                 self.instruments[event.con_id] = event.instrument
-            case ev.AccountValueReported():
-                self.values[event.account, event.tag, event.currency] = event.value
+                self.statements.apply(event)
+            case ev.AccountValueReported() | ev.PortfolioReported() | ev.PnlReported() | ev.PositionPnlReported():
+                self.statements.apply(event)
+            case ev.AccountDownloaded():
+                self.statements.apply(event)
             case ev.LinkSignalled():
                 return self._linked(event)
             case ev.SessionOpened():
                 self.session, self.client_id = event.session, event.client_id
                 self.accounts, self.account = event.accounts, event.account
+                self.statements = Statements(event.session, event.account)
             case ev.FarmChanged() if event.up:
                 self.farms_down.pop(event.farm, None)
             case ev.FarmChanged():
@@ -261,6 +290,8 @@ class Book:
         before, self.link = self.link, links.advance(self.link, event.signal)
         if before is self.link:
             return []
+        if self.link is not Link.READY:
+            self.statements.interrupted()
         return [ev.LinkChanged(at=event.at, session=event.session, before=before, after=self.link, why=event.why)]
 
     def _submitted(self, event: ev.OrderSubmitted) -> None:
@@ -425,6 +456,7 @@ class Book:
             self.foreign_orders = {perm: o for perm, o in self.foreign_orders.items() if perm in open_orders}
         self._opened_accounts.update(look.accounts)
         self._verified_at = look.at
+        self.statements.apply(look)
         return derived
 
     def _vanished(self, look: ev.Snapshot) -> Iterable[ev.Event]:

@@ -18,7 +18,9 @@
      ├── RequestError              one request, answered badly or not at all
      │    ├── BrokerRefused             the broker's own code and words
      │    ├── RequestTimeout            no answer within the limit
-     │    └── UnknownInstrument         no contract, or more than one, fits the description
+     │    ├── UnknownInstrument         no contract, or more than one, fits the description
+     │    ├── InvalidRequest            it makes no sense (an unknown bar size, a range that ends before it begins …)
+     │    └── UnknownAccount            not an account of this login
      ├── OrderError                an intent that did not become an order
      │    ├── InvalidIntent             it makes no sense (non-finite price, zero quantity …)
      │    ├── Refused                   a risk limit, or the link, says no
@@ -124,8 +126,30 @@ class RequestTimeout(RequestError):
         super().__init__(f"{what}: no answer within {timeout_s:g} s")
 
 
+class NoLineFree(RequestError):
+    """All market-data lines were taken by what is no less urgent.
+
+    Attributes:
+        lines: how many there are.
+    """
+
+    def __init__(self, what: str, lines: int, timeout_s: float) -> None:
+        self.what = what
+        self.lines = lines
+        self.timeout_s = timeout_s
+        super().__init__(f"{what}: none of the {lines} market-data lines became free within {timeout_s:g} s")
+
+
 class UnknownInstrument(RequestError):
     """The description fits no contract, or more than one."""
+
+
+class InvalidRequest(RequestError):
+    """The request makes no sense in itself; nothing was asked."""
+
+
+class UnknownAccount(RequestError):
+    """The account is not one of this login's."""
 
 
 class OrderError(ServiceError):

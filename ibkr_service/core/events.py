@@ -107,11 +107,31 @@ class LibraryFault(Fact, frozen=True, kw_only=True, tag="LibraryFault"):
 # --- market data -----------------------------------------------------------------------------------------------------
 
 
-class Tick(Fact, frozen=True, kw_only=True, tag="Tick"):
+class Greeks(msgspec.Struct, frozen=True, kw_only=True):
+    """What an option's price is made of, per unit of the underlying; None where nobody computed it.
+
+    `delta` per 1 of the underlying, `gamma` per 1 of the underlying of delta, `vega` per percentage point of
+    volatility, `theta` per calendar day, as TWS gives them (tickOptionComputation); `implied_volatility` is annual
+    (0.25 is 25 %); `rho` per percentage point of interest, which TWS never sends. `computed` says that we did it.
+    """
+
+    implied_volatility: float | None = None
+    delta: float | None = None
+    gamma: float | None = None
+    theta: float | None = None
+    vega: float | None = None
+    rho: float | None = None
+    option_price: float | None = None
+    underlying_price: float | None = None
+    computed: bool = False
+
+
+class Tick(Fact, frozen=True, tag="Tick"):
     """The quote of an instrument at one moment, whole. Prices in the quote currency, sizes in units of the instrument.
 
     `data_type` is what the broker *said* it sends ("unknown" until it did); `mono_s` the event loop's time, for ages;
-    `epoch` counts the gaps of this stream, so that data from before and after one can be told apart.
+    `epoch` counts the gaps of this stream, so that data from before and after one can be told apart. `greeks` (TWS's
+    model) and `open_interest` are there for options.
     """
 
     instrument: AnyInstrument
@@ -129,11 +149,31 @@ class Tick(Fact, frozen=True, kw_only=True, tag="Tick"):
     data_type: DataType = "unknown"
     epoch: int = 0
     mono_s: float = 0.0
+    halted: bool = False
+    greeks: Greeks | None = None
+    open_interest: float | None = None
 
     @property
     def mid(self) -> float | None:
         """Halfway between bid and ask, if both exist."""
         return None if self.bid is None or self.ask is None else (self.bid + self.ask) / 2
+
+
+class RawTick(msgspec.Struct, frozen=True, gc=False):
+    """One tick as it came: what changed, not the whole quote. The items of a stream of every tick.
+
+    `field` is the name of the `Tick` field that it is about, or TWS's number of the tick type as text. A size that
+    came without a price carries the price that it belongs to, as the library does. None: the market has no value.
+    """
+
+    at: datetime
+    session: int
+    instrument: AnyInstrument
+    field: str
+    price: float | None
+    size: float | None
+    epoch: int
+    mono_s: float
 
 
 class Gap(Fact, frozen=True, kw_only=True, tag="Gap"):
@@ -165,6 +205,13 @@ class SubscriptionFailed(Fact, frozen=True, kw_only=True, tag="SubscriptionFaile
     instrument: AnyInstrument
     code: int
     text: str
+
+
+class SubscriptionWaiting(Fact, frozen=True, kw_only=True, tag="SubscriptionWaiting"):
+    """All market-data lines are taken by what is no less urgent: this instrument has to wait for one."""
+
+    instrument: AnyInstrument
+    lines: int
 
 
 # --- orders ----------------------------------------------------------------------------------------------------------
@@ -307,14 +354,14 @@ class CommissionReported(Fact, frozen=True, kw_only=True, tag="CommissionReporte
 class PositionReported(Fact, frozen=True, kw_only=True, tag="PositionReported"):
     """What the broker says an account holds; 0 when a position is closed.
 
-    `average_cost` includes the multiplier, as in TWS.
+    `average_cost` is of one contract, with multiplier and commissions, as in TWS; None where TWS leaves it unset.
     """
 
     account: str
     con_id: int
     instrument: AnyInstrument
     quantity: Decimal
-    average_cost: Decimal
+    average_cost: Decimal | None
 
 
 class PositionAdjusted(Fact, frozen=True, kw_only=True, tag="PositionAdjusted"):
@@ -338,6 +385,65 @@ class AccountValueReported(Fact, frozen=True, kw_only=True, tag="AccountValueRep
     tag: str
     value: str
     currency: str
+
+
+class AccountDownloaded(Fact, frozen=True, kw_only=True, tag="AccountDownloaded"):
+    """All values of an account other than the one in use have been received. Of that one the `Snapshot` says it."""
+
+    account: str
+
+
+class PortfolioReported(Fact, frozen=True, kw_only=True, tag="PortfolioReported"):
+    """What a position of the account in use is worth, in the instrument's currency; None where TWS has no value.
+
+    `market_price` is of one unit, without the multiplier; `market_value` of the whole position, with it.
+    """
+
+    account: str
+    con_id: int
+    instrument: AnyInstrument
+    quantity: Decimal
+    market_price: Decimal | None = None
+    market_value: Decimal | None = None
+    unrealized_pnl: Decimal | None = None
+    realized_pnl: Decimal | None = None
+
+
+class PnlReported(Fact, frozen=True, kw_only=True, tag="PnlReported"):
+    """An account's profit and loss, in its base currency; None where TWS has no value."""
+
+    account: str
+    daily_pnl: Decimal | None = None
+    unrealized_pnl: Decimal | None = None
+    realized_pnl: Decimal | None = None
+
+
+class PositionPnlReported(Fact, frozen=True, kw_only=True, tag="PositionPnlReported"):
+    """A single position's profit and loss; None where TWS has no value. `quantity` is what it was computed for."""
+
+    account: str
+    con_id: int
+    quantity: Decimal
+    daily_pnl: Decimal | None = None
+    unrealized_pnl: Decimal | None = None
+    realized_pnl: Decimal | None = None
+    market_value: Decimal | None = None
+
+
+AccountFigure = AccountValueReported | PortfolioReported | PnlReported | PositionPnlReported
+
+
+def figure_key(figure: AccountFigure) -> tuple[object, ...]:
+    """What a figure says something about: a later one with the same key takes its place."""
+    match figure:
+        case AccountValueReported():
+            return (figure.account, "value", figure.tag, figure.currency)
+        case PortfolioReported():
+            return (figure.account, "portfolio", figure.con_id)
+        case PnlReported():
+            return (figure.account, "pnl")
+        case PositionPnlReported():
+            return (figure.account, "position pnl", figure.con_id)
 
 
 class Snapshot(Fact, frozen=True, kw_only=True, tag="Snapshot"):
@@ -402,6 +508,7 @@ Event = (
     | Gap
     | Resumed
     | SubscriptionFailed
+    | SubscriptionWaiting
     | OrderSubmitted
     | OrderSent
     | OrderNotSent
@@ -416,13 +523,17 @@ Event = (
     | PositionReported
     | PositionAdjusted
     | AccountValueReported
+    | AccountDownloaded
+    | PortfolioReported
+    | PnlReported
+    | PositionPnlReported
     | Snapshot
     | StrategyStarted
     | StrategyStopped
     | Recovered
 )
 
-# Ticks and account values are fetched anew in each session; `Recovered` is a view. All else must survive a crash.
+# Ticks and an account's figures are fetched anew in each session; `Recovered` is a view. All else must survive a crash.
 JOURNALLED: frozenset[type] = frozenset(
     {
         ServiceStarted,
@@ -436,6 +547,7 @@ JOURNALLED: frozenset[type] = frozenset(
         Gap,
         Resumed,
         SubscriptionFailed,
+        SubscriptionWaiting,
         OrderSubmitted,
         OrderSent,
         OrderNotSent,

@@ -8,6 +8,7 @@ legs' conIds.
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from operator import attrgetter
 from typing import Literal
 
@@ -20,8 +21,8 @@ ROUTING = frozenset({"exchange", "primary_exchange"})
 _KINDS: dict[str, tuple[type, ...]] = {"strike": (float, int), "con_id": (int,), "legs": (tuple,)}  # all else is text
 
 
-class Instrument(msgspec.Struct, frozen=True, eq=False, tag_field="kind"):
-    """Base of all instruments. Equality and hash leave routing hints out."""
+class Instrument(msgspec.Struct, frozen=True, eq=False, tag_field="kind", dict=True):
+    """Base of all instruments. Equality and hash leave routing hints out; the hash is computed once."""
 
     def __post_init__(self) -> None:
         # A struct does not check types when it is made; a wrong one would be journalled, and could not be read back.
@@ -46,6 +47,10 @@ class Instrument(msgspec.Struct, frozen=True, eq=False, tag_field="kind"):
         return self is other or (type(self) is type(other) and self.identity == other.identity)
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
         return hash(self.identity)
 
 
@@ -103,6 +108,16 @@ class Option(Instrument, frozen=True, eq=False, tag="Option"):
         return f"{self.symbol} {self.expiry} {self.strike:g} {self.right}"
 
 
+class FutureOption(Option, frozen=True, eq=False, tag="FutureOption"):
+    """An option on a future, such as ES: `exchange` is that of the future, `multiplier` the future's."""
+
+    exchange: str = "CME"
+    multiplier: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.expiry} {self.strike:g} {self.right} (future option)"
+
+
 class Future(Instrument, frozen=True, eq=False, tag="Future"):
     """A futures contract. `expiry` is `YYYYMM` or `YYYYMMDD`."""
 
@@ -152,22 +167,69 @@ class Other(Instrument, frozen=True, eq=False, tag="Other"):
         return self.local_symbol or f"{self.symbol} ({self.sec_type})"
 
 
-AnyInstrument = Stock | Forex | Option | Future | Index | Bag | Other
+AnyInstrument = Stock | Forex | Option | FutureOption | Future | Index | Bag | Other
+
+
+FORMS = (
+    "AAPL, EUR.USD, 'AAPL 20270115 150 C', STK:VOD.GBP@LSE, IND:SPX@CBOE, 'FUT:ES 202612@CME' or "
+    "'FOP:ES 20261218 6000 C@CME'"
+)
 
 
 def parse(text: str) -> AnyInstrument:
     """Read the short form that people type: `AAPL`, `EUR.USD`, `AAPL 20270115 150 C`.
 
+    With TWS's name of the kind in front everything else can be said, too: `IND:SPX@CBOE`, `FUT:ES 202612@CME`,
+    `FOP:ES 20261218 6000 C@CME`, `STK:VOD.GBP@LSE` (currency and exchange), `STK:BRK B`, `CASH:EUR.USD`.
+
     Raises:
         InvalidIntent: with the forms that are understood.
     """
-    words = text.strip().upper().split()
-    match words:
+    plain = " ".join(text.upper().split())
+    kind, colon, rest = plain.partition(":")
+    try:
+        found = _typed(kind, rest.strip()) if colon else _short(plain)
+    except InvalidIntent as exc:
+        raise InvalidIntent(f"cannot read instrument {text!r}: {exc}") from None
+    if found is None:
+        raise InvalidIntent(f"cannot read instrument {text!r}: write {FORMS}")
+    return found
+
+
+def _short(text: str) -> AnyInstrument | None:
+    match text.split():
         case [one] if re.fullmatch(r"[A-Z]{3}\.[A-Z]{3}", one):
             return Forex(*one.split("."))
         case [one] if re.fullmatch(r"[A-Z0-9]{1,12}", one):
             return Stock(one)
-        case [symbol, expiry, strike, right] if right in {"C", "P"} and re.fullmatch(r"\d+(\.\d+)?", strike):
+        case [symbol, expiry, strike, right] if _is_strike(strike) and right in {"C", "P"}:
             return Option(symbol, expiry, float(strike), "C" if right == "C" else "P")
-        case _:
-            raise InvalidIntent(f"cannot read instrument {text!r}: write AAPL, EUR.USD or 'AAPL 20270115 150 C'")
+    return None
+
+
+def _typed(kind: str, text: str) -> AnyInstrument | None:  # noqa: PLR0911 - one for each kind
+    """What stands behind `IND:` and the like: symbol[.currency] [expiry [strike right]][@exchange]."""
+    text, at, exchange = (part.strip() for part in text.partition("@"))
+    words = text.split()
+    if not words or (at and not re.fullmatch(r"[A-Z0-9]+", exchange)):
+        return None
+    routed = {"exchange": exchange} if at else {}
+    name, dot, currency = text.partition(".")
+    money = {"currency": currency} if dot and re.fullmatch("[A-Z]{3}", currency) else {}
+    match kind, words:
+        case "STK", _ if re.fullmatch(r"[A-Z0-9]+( [A-Z0-9]+)?", name) and bool(dot) == bool(money):
+            return Stock(name, **routed, **money)
+        case "CASH", [_] if re.fullmatch(r"[A-Z]{3}", name) and money:
+            return Forex(name, **routed, **money)
+        case "IND", [_] if at and name and bool(dot) == bool(money):
+            return Index(name, exchange, **money)
+        case "FUT", [symbol, expiry] if at and re.fullmatch(r"\d{6}(\d{2})?", expiry):
+            return Future(symbol, expiry, exchange)
+        case (("OPT" | "FOP"), [symbol, expiry, strike, right]) if _is_strike(strike) and right in {"C", "P"}:
+            side: Right = "C" if right == "C" else "P"
+            return (Option if kind == "OPT" else FutureOption)(symbol, expiry, float(strike), side, **routed)
+    return None
+
+
+def _is_strike(text: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d+)?", text) is not None

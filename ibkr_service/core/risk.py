@@ -85,7 +85,9 @@ def _check_notional(intent: Intent, limits: Limits, book: Book, mono_s: float) -
     return None
 
 
-def why_unusable(quote: Tick | None, max_age_s: float, mono_s: float) -> str | None:
+def why_unusable(  # noqa: PLR0911 - one row per reason
+    quote: Tick | None, max_age_s: float, mono_s: float
+) -> str | None:
     """Why a quote cannot price an order, in words; None if it can (R31)."""
     if quote is None:
         return "no quote (watch the instrument first)"
@@ -95,6 +97,8 @@ def why_unusable(quote: Tick | None, max_age_s: float, mono_s: float) -> str | N
         return "a quote that lacks a side"
     if quote.bid > quote.ask:
         return "a crossed quote"
+    if quote.halted:
+        return "a quote of an instrument whose trading is halted"
     age_s = mono_s - quote.mono_s
     if age_s > max_age_s:
         return f"a quote {age_s:.1f} s old"

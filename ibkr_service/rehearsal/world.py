@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ibkr_service.app import App, AppConfig
-from ibkr_service.broker.session import SessionConfig
+from ibkr_service.broker.login import SessionConfig
 from ibkr_service.clock import LoopClock
 from ibkr_service.core import events as ev
 from ibkr_service.core.link import Link

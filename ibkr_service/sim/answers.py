@@ -14,7 +14,7 @@ from ibkr_service.sim.orders import Execution
 from ibkr_service.sim.orderwrite import contract_fields
 from ibkr_service.sim.quotes import Greeks
 from ibkr_service.sim.valuation import Holding, Profit, Row
-from ibkr_service.sim.wire import UNSET_DOUBLE, Value, frame, framed, plain
+from ibkr_service.sim.wire import LENGTH_BYTES, PLAIN_KNOWN_MAX, UNSET_DOUBLE, Value, frame, framed, plain
 
 _EIGHT_NUMBERS: Final = "%.8f\0" * 8
 
@@ -54,8 +54,21 @@ def current_time(epoch_s: int) -> bytes:
 
 def tick_price(req_id: int, kind: int, price: Decimal, size: Decimal) -> bytes:
     """A price; a bid, an ask or a last price carries its size."""
+    # Most of what a gateway says; a line's ticks begin alike, and prices come again and again.
+    head, tail = _of_line(req_id, kind), _priced(price, size)
+    return (len(head) + len(tail)).to_bytes(LENGTH_BYTES, "big") + head + tail
+
+
+@lru_cache(maxsize=4096)
+def _of_line(req_id: int, kind: int) -> bytes:
+    """How the prices of a kind begin on a line."""
+    return f"1\x006\x00{req_id}\x00{kind}\x00".encode("ascii")
+
+
+@lru_cache(maxsize=PLAIN_KNOWN_MAX)
+def _priced(price: Decimal, size: Decimal) -> bytes:
     can_auto_execute = 1
-    return framed(f"1\x006\x00{req_id}\x00{kind}\x00{plain(price)}\x00{plain(size)}\x00{can_auto_execute}\x00")
+    return f"{plain(price)}\x00{plain(size)}\x00{can_auto_execute}\x00".encode("ascii")
 
 
 def tick_size(req_id: int, kind: int, size: Decimal) -> bytes:
@@ -179,6 +192,11 @@ def account_value(account: str, row: Row) -> bytes:
     return frame(Answer.ACCOUNT_VALUE, 2, row.tag, row.value, row.currency, account)
 
 
+def _home(contract: Contract) -> str:
+    """What a portfolio calls the primary exchange; for an option IB names the first that lists it, AMEX or CBOE."""
+    return contract.primary_exchange or next(place for place in contract.exchanges if place != "SMART")
+
+
 def portfolio(account: str, holding: Holding) -> bytes:
     """A position at its market value."""
     contract, held = holding.position.contract, holding.position
@@ -192,7 +210,7 @@ def portfolio(account: str, holding: Holding) -> bytes:
         contract.strike,
         contract.right or "0",
         contract.multiplier,
-        contract.primary_exchange or contract.exchanges[-1],
+        _home(contract),
         contract.currency,
         contract.local_symbol,
         contract.trading_class,

@@ -60,11 +60,17 @@ class _Changes:
     """Remembers what was said under a key, to say only what is new."""
 
     def __init__(self) -> None:
-        self._said: dict[object, bytes] = {}
+        self._said: dict[object, object] = {}
+
+    def is_new(self, key: object, value: object) -> bool:
+        """Whether something else was said under a key; from now on it is this."""
+        if self._said.get(key) == value:
+            return False
+        self._said[key] = value
+        return True
 
     def say(self, session: Session, key: object, message: bytes) -> None:
-        if self._said.get(key) != message:
-            self._said[key] = message
+        if self.is_new(key, message):
             session.send(message)
 
 
@@ -93,7 +99,8 @@ class AccountUpdates(_Refreshing):
     def _send(self, positions: Iterable[Position]) -> None:
         code, valuation = self._account.code, self._gateway.valuation
         for row in tags.rows(valuation, self._account):
-            self._changes.say(self._session, (row.tag, row.currency), answers.account_value(code, row))
+            if self._changes.is_new((row.tag, row.currency), row.value):
+                self._session.send(answers.account_value(code, row))
         for position in positions:
             self._session.send(answers.portfolio(code, valuation.holding(position)))
         now = self._gateway.clock.now().astimezone(NEW_YORK)
@@ -119,8 +126,8 @@ class Rows(_Refreshing):
     def send(self) -> None:
         """Send what is new."""
         for account, row in self._rows():
-            key = (account.code, row.tag, row.currency)
-            self._changes.say(self._session, key, self._write(account.code, row))
+            if self._changes.is_new((account.code, row.tag, row.currency), row.value):
+                self._session.send(self._write(account.code, row))
 
     def account_changed(self, account: Account, con_ids: list[int]) -> None:
         """Send what a fill has changed."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ibkr_service.sim import answers
 from ibkr_service.sim.contracts import Contract, read_spec
 from ibkr_service.sim.messages import Answer, Request
+from ibkr_service.sim.pricing import OPTIONS
 from ibkr_service.sim.rules import invalid
 from ibkr_service.sim.session import Session
 from ibkr_service.sim.smile import VOLATILITY_RANGE, black_scholes, implied_volatility
@@ -26,7 +27,7 @@ def _read(gateway: "Gateway", fields: Fields) -> tuple[int, Contract, float, flo
     req_id, spec = fields.whole(), read_spec(fields)
     given, under = fields.number(), fields.number()
     option = gateway.universe.resolve(spec)
-    if not isinstance(option, Contract) or option.sec_type != "OPT":
+    if not isinstance(option, Contract) or option.sec_type not in OPTIONS:
         raise invalid("The calculator needs an option")
     if given is None or under is None or not (0 < given < PRICE_MAX and 0 < under < PRICE_MAX):
         raise invalid("The calculator needs positive numbers")

@@ -37,9 +37,11 @@ class GatewayConfig:
         market_data_lines_max: IB's cap on concurrent market data subscriptions.
         requests_per_second_max: IB's cap on a client's messages; 0 for none.
         write_buffer_bytes_max: a client whose unread answers exceed this is dropped.
-        quote_interval_s: how far apart the changes of a quote are told at least, to clients and to working orders, in
-            gateway seconds; 0 tells every one.
+        quote_interval_s: how often changes of quotes are told, all together, to clients and to working orders, in
+            gateway seconds; 0 tells every one in its time.
         latency: request name or ``*`` → least and most gateway seconds that the gateway takes to answer it.
+        greeks_delay_s: least and most gateway seconds from a subscription to an option's first greeks, which real ones
+            take to compute.
         hours: ``always``: markets never close; ``real``: they keep the exchanges' hours and holidays.
         checks_margin: reject orders that the account's equity does not cover.
         price_percentage_max: refuse limits farther than this from the market (109), as TWS's presets do; None for none.
@@ -63,6 +65,7 @@ class GatewayConfig:
     write_buffer_bytes_max: int = WRITE_BUFFER_BYTES_MAX
     quote_interval_s: float = 0.0
     latency: Mapping[str, Range] = field(default_factory=dict, hash=False)
+    greeks_delay_s: Range = (0.0, 0.0)
     hours: str = "always"
     checks_margin: bool = True
     price_percentage_max: Decimal | None = None
@@ -80,5 +83,7 @@ class GatewayConfig:
         ranges_of(self.latency)
         if not 0 <= self.quote_interval_s < float("inf"):
             raise ValueError(f"quote_interval_s is a number of seconds, not {self.quote_interval_s}")
+        if not 0 <= self.greeks_delay_s[0] <= self.greeks_delay_s[1] < float("inf"):
+            raise ValueError(f"greeks_delay_s goes from 0 up, not {self.greeks_delay_s}")
         if self.hours not in HOURS:
             raise ValueError(f"hours are {' or '.join(HOURS)}, not {self.hours!r}")

@@ -36,6 +36,7 @@ __all__ = [
 NOT_FOUND_TEXT: Final = "No security definition has been found for the request"
 MATCHES_MAX: Final = 16
 CONTINUOUS: Final = "CONTFUT"
+FUTURES_OPTION: Final = "FOP"
 
 _MONTH_LETTERS = 6
 
@@ -157,19 +158,25 @@ class Universe:
         return None if row is None else self._options_of(row).get(con_id)
 
     def chains(self, underlying: Contract) -> list[options.Chain]:
-        """The option chains of a stock or an index, one per trading class; empty when it has none."""
-        return [options.chain_of(row, self.today) for row in _CLASSES.get(underlying.con_id, ())]
+        """The option chains of a stock, an index or a future, one per trading class; empty when it has none."""
+        return [chain for _, chain in self.chains_by_class(underlying)]
+
+    def chains_by_class(self, underlying: Contract) -> list[tuple[listing.OptionClass, options.Chain]]:
+        """The same, each with its class."""
+        if underlying.sec_type != "FUT":
+            return [(row, options.chain_of(row, self.today)) for row in _CLASSES.get(underlying.con_id, ())]
+        rows = (row for row in _CLASSES.get(0, ()) if row.symbol == underlying.symbol)
+        found = ((row, listed.chain_on(row, underlying, self.today)) for row in rows)
+        return [(row, chain) for row, chain in found if chain.expiries]
 
     def chain(self, underlying: Contract) -> options.Chain | None:
         """The first option chain of a stock or an index, None when it has none."""
         return next(iter(self.chains(underlying)), None)
 
-    def option_exchanges(self, underlying: Contract) -> tuple[str, ...]:
-        """Where the options of an underlying trade."""
-        return listed.option_exchanges(underlying.sec_type)
-
     def derivatives(self, contract: Contract) -> tuple[str, ...]:
         """The security types that are listed on a contract."""
+        if contract.sec_type == "FUT":
+            return ("FOP",) if self.chains(contract) else ()
         return ("OPT",) if contract.con_id in _CLASSES else ()
 
     def underlying(self, contract: Contract) -> Contract | None:
@@ -252,7 +259,11 @@ class Universe:
 
     def _option_candidates(self, spec: ContractSpec) -> Iterator[Contract]:
         local_class = spec.local_symbol.partition(" ")[0]
+        if spec.sec_type == FUTURES_OPTION:
+            local_class = local_class[:-2]  # without month and year
         for row in listing.OPTION_CLASSES:
+            if (row.under_sec_type == "FUT") != (spec.sec_type == FUTURES_OPTION):
+                continue
             names = (
                 (spec.symbol, row.symbol),
                 (local_class, row.trading_class),
@@ -275,6 +286,7 @@ _LOOKS: Final[dict[str, Callable[[Universe, ContractSpec], Iterable[Contract]]]]
     "FUT": Universe._dated,  # noqa: SLF001  same
     CONTINUOUS: Universe._continuous,  # noqa: SLF001  same
     "OPT": Universe._option_candidates,  # noqa: SLF001  same
+    FUTURES_OPTION: Universe._option_candidates,  # noqa: SLF001  same
 }
 
 _CLASSES_BY_SLOT: Final = {row.slot: row for row in listing.OPTION_CLASSES}
@@ -296,7 +308,6 @@ def _fits(spec: ContractSpec, contract: Contract) -> bool:
     # What tells most options apart is looked at first: a chain has thousands.
     if (spec.strike is not None and spec.strike != contract.strike) or not _is_of_date(spec.expiry, contract):
         return False
-    primary = _EXCHANGE_ALIASES.get(spec.primary_exchange, spec.primary_exchange)
     wanted = (
         (spec.symbol, contract.symbol),
         (spec.sec_type, contract.sec_type),
@@ -305,10 +316,12 @@ def _fits(spec: ContractSpec, contract: Contract) -> bool:
         (spec.trading_class, contract.trading_class),
         (spec.right, contract.right),
         (spec.multiplier, contract.multiplier or spec.multiplier),
-        (primary, contract.primary_exchange or primary),
     )
     return (
-        all(asked in {"", has} for asked, has in wanted) and _is_traded_at(spec, contract) and _has_id(spec, contract)
+        all(asked in {"", has} for asked, has in wanted)
+        and _is_traded_at(spec.exchange, contract)
+        and (not contract.primary_exchange or _is_traded_at(spec.primary_exchange, contract))
+        and _has_id(spec, contract)
     )
 
 
@@ -319,8 +332,8 @@ def _is_of_date(asked: str, contract: Contract) -> bool:
     return contract.expiry.startswith(asked)
 
 
-def _is_traded_at(spec: ContractSpec, contract: Contract) -> bool:
-    exchange = spec.exchange
+def _is_traded_at(exchange: str, contract: Contract) -> bool:
+    """A primary exchange, too, only tells namesakes apart: any place where the stock is traded will do."""
     return not exchange or exchange in contract.exchanges or _EXCHANGE_ALIASES.get(exchange) in contract.exchanges
 
 

@@ -1,7 +1,7 @@
 """Misfortunes, with a vocabulary: what a test or a rehearsal says to make things go wrong.
 
 Between the gateway and IB
-    `cut` · `restore` · `farm_down` · `farm_up`
+    `cut` · `restore` · `farm_down` · `farm_up` · `compete` · `stop_competing`
 Between the client and the gateway
     `drop` · `refuse` · `accept` · `mute` · `unmute` · `stall` · `resume` · `accept_and_close`
 In what the gateway says
@@ -11,6 +11,7 @@ In what the gateway says
 from typing import TYPE_CHECKING, Final
 
 from ibkr_service.sim.gateway import CONNECTIVITY_LOST, FARM_BROKEN, FARM_OK, Gateway
+from ibkr_service.sim.marketdata import COMPETING_SESSION
 from ibkr_service.sim.messages import Answer, Request, named
 from ibkr_service.sim.misfortunes import Misfortunes
 
@@ -74,6 +75,19 @@ class Faults:
         """The market data farm is back: 2104, and ticks again."""
         self._gateway.farm_is_down = False
         self._gateway.notify(*FARM_OK)
+
+    def compete(self) -> None:
+        """The user logs in elsewhere and takes the market data: 10197 on each line, and when one is asked for."""
+        self._gateway.data_is_elsewhere = True
+        for session in self._gateway.sessions:
+            for (kind, stream_id), stream in list(session.streams.items()):
+                if stream.is_market_data:
+                    session.close_stream(kind, stream_id)
+                    session.error(stream_id, *COMPETING_SESSION)
+
+    def stop_competing(self) -> None:
+        """The other session has ended; nobody is told."""
+        self._gateway.data_is_elsewhere = False
 
     # Between the client and the gateway.
 

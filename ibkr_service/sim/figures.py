@@ -6,10 +6,10 @@ instrument is kept, so that the next one costs only what has happened since.
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 from ibkr_service.sim.almanac import Almanac, Session
 from ibkr_service.sim.contracts import Instrument
@@ -23,8 +23,7 @@ _REST_S = 4 * 3600
 """A day's figures stay until a while after its last session."""
 
 
-@dataclass(frozen=True, slots=True)
-class Day:
+class Day(NamedTuple):
     """Prices of the regular session, None before it has begun; `volume` that of extended hours included."""
 
     open: Decimal | None = None
@@ -44,7 +43,7 @@ class _Progress:
     seen_s: float = -math.inf
     scanned_s: float = -math.inf
     """Up to here the range is exact; later quotes that nobody was told may be missing in it."""
-    day: Day = Day()
+    day: Day = field(default_factory=Day)
     volume: int = 0
 
 
@@ -70,8 +69,17 @@ class Figures:
         if progress is None or not progress.seen_s <= quote.at or second >= progress.session.end:
             progress = self._begin(instrument, second)
         if progress.seen_s < quote.at:
-            self._go_on(progress, instrument, quote)
+            if not self._is_within(progress, quote):
+                self._go_on(progress, instrument, quote)
+            progress.seen_s = quote.at
         return progress.day
+
+    def _is_within(self, progress: _Progress, quote: Quote) -> bool:
+        """Whether a quote changes nothing, as most do: nothing is traded, and the range is looked at another time."""
+        low, high = progress.day.low, progress.day.high
+        if quote.last is not None or low is None or high is None or quote.at - progress.scanned_s >= self._scan_s:
+            return False
+        return low <= quote.mid <= high
 
     def _is_next(self, instrument: Instrument, seen_s: float, at_s: float) -> bool:
         """Whether nothing has changed between two moments."""
@@ -111,7 +119,6 @@ class Figures:
             trades = self._prices.trades(instrument, traded_from_s, quote.at + _JUST_AFTER_S)
             progress.volume += trades.volume
         quotes = self._range(progress, instrument, quote)
-        progress.seen_s = quote.at
         values = [_value(each) for each in quotes]
         day, is_traded = progress.day, quote.last is not None
         if values:

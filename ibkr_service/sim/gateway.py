@@ -103,7 +103,8 @@ class Gateway:
             self._price_of, self._pair_price, self._under_price, self._today, self._price_at_midnight
         )
         self.misfortunes = Misfortunes()
-        self._latency = Latency(config.latency, Chance(config.seed), self.clock)
+        self.chance = Chance(config.seed)
+        self._latency = Latency(config.latency, self.chance, self.clock)
         self.reporter = Reporter(self)
         self.exchange = Exchange(
             self.clock,
@@ -111,7 +112,7 @@ class Gateway:
             self.universe,
             self.accounts,
             self.valuation,
-            Chance(config.seed),
+            self.chance,
             self.reporter,
             calendar=calendar,
             practice=Practice(
@@ -129,6 +130,7 @@ class Gateway:
         self.sessions: list[Session] = []
         self.is_cut = False
         self.farm_is_down = False
+        self.data_is_elsewhere = False
         self._upstream: list[tuple[Session, tuple[str, ...]]] = []
 
     def __repr__(self) -> str:

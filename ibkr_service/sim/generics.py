@@ -17,6 +17,7 @@ from ibkr_service.sim.contracts import Contract, Instrument
 from ibkr_service.sim.figures import Day
 from ibkr_service.sim.messages import Answer
 from ibkr_service.sim.path import mixed
+from ibkr_service.sim.pricing import OPTIONS
 from ibkr_service.sim.quotes import Quote
 from ibkr_service.sim.rules import invalid
 from ibkr_service.sim.ticks import Tick
@@ -33,6 +34,8 @@ LEGAL: Final = frozenset(
 )
 OPTION_VOLUME, OPTION_INTEREST, REALISED, IMPLIED, STATISTICS = 100, 101, 104, 106, 165
 MARK_PRICE, RT_TRADES, SHORTABLE, REALISED_NOW, DIVIDENDS, FUTURES_INTEREST = 221, 233, 236, 411, 456, 588
+MARKET_DATA_OFF: Final = 0
+"""Not a tick: ``mdoff`` says that the quote itself is not wanted, only what is asked for by number."""
 REFRESH_S: Final = 60.0
 EASY_TO_BORROW, HARD_TO_BORROW = 3.0, 2.0
 WEEKS: Final = ((13, 15, 16), (26, 17, 18), (52, 19, 20))
@@ -45,7 +48,7 @@ _REALISED = ((REALISED, 23), (REALISED_NOW, 58))
 
 
 def read_codes(text: str) -> frozenset[int]:
-    """Read a list of generic ticks: ``100,101,292:BRFG``; ``mdoff`` and empty entries are skipped.
+    """Read a list of generic ticks: ``mdoff,100,292:BRFG``; empty entries are skipped.
 
     Raises:
         Refused: TWS knows no such tick.
@@ -53,7 +56,10 @@ def read_codes(text: str) -> frozenset[int]:
     codes: set[int] = set()
     for entry in text.split(","):
         number = entry.strip().partition(":")[0]
-        if number in {"", "mdoff"}:
+        if not number:
+            continue
+        if number == "mdoff":
+            codes.add(MARKET_DATA_OFF)
             continue
         if not number.isdecimal() or len(number) > len("999") or int(number) not in LEGAL:
             legal = ",".join(str(code) for code in sorted(LEGAL))
@@ -87,6 +93,8 @@ class Generics:
         self._instrument = instrument
         self._due_s = float("-inf")
         self._past: _Past | None = None
+        self.are_silent = not codes
+        self.are_alone = MARKET_DATA_OFF in codes
 
     def ticks(self, quote: Quote, day: Day) -> Iterator[Tick]:
         """What there is to say with a quote: some with every one, some once a minute."""
@@ -107,7 +115,7 @@ class Generics:
 
     def _slow(self, contract: Contract, quote: Quote, day: Day) -> Iterator[Tick]:
         codes, luck = self._codes, mixed(contract.con_id, 3)
-        if contract.sec_type == "OPT":
+        if contract.sec_type in OPTIONS:
             yield from self._of_option(contract, luck)
             return
         today = self._gateway.almanac.today(self._gateway.market.prices.started_s + quote.at)

@@ -1,7 +1,9 @@
 """From the tables to instruments: every row of `listing.py`, every option of a class, every delivery of a product."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
+from functools import lru_cache
 from typing import Final
 
 from ibkr_service.sim import futures, listing, options
@@ -37,23 +39,40 @@ def futures_of(root: listing.Root, today: date) -> tuple[list[Contract], list[Co
     return [_future(root, delivery) for delivery in expired], [_future(root, delivery) for delivery in listed]
 
 
-def option_exchanges(under_sec_type: str) -> tuple[str, ...]:
-    """Where options on such an underlying trade."""
-    return OPTION_EXCHANGES if under_sec_type == "STK" else INDEX_OPTION_EXCHANGES
+def option_exchanges(row: listing.OptionClass) -> tuple[str, ...]:
+    """Where the options of a class trade."""
+    return row.exchanges or (OPTION_EXCHANGES if row.under_sec_type == "STK" else INDEX_OPTION_EXCHANGES)
+
+
+@lru_cache(maxsize=256)
+def future_under(row: listing.OptionClass, expiry: date, today: date) -> int:
+    """The contract id of the future that an option on futures ends in: the next one to end."""
+    root = next(each for each in listing.ROOTS if each.symbol == row.symbol)
+    _, ahead = futures.deliveries(root, today)
+    return next(delivery.con_id for delivery in ahead if delivery.expiry >= expiry)
+
+
+def chain_on(row: listing.OptionClass, future: Contract, today: date) -> options.Chain:
+    """Those options of a class that are on one future."""
+    chain = options.chain_of(row, today)
+    expiries = tuple(day for day in chain.expiries if future_under(row, day, today) == future.con_id)
+    return replace(
+        chain, expiries=expiries, series=tuple(series for series in chain.series if series.expiry in expiries)
+    )
 
 
 def options_of(row: listing.OptionClass, today: date) -> Iterator[Contract]:
     """Every option of a class."""
-    exchanges = option_exchanges(row.under_sec_type)
+    exchanges = option_exchanges(row)
     for series in options.chain_of(row, today).series:
         expiry = f"{series.expiry:%Y%m%d}"
         yield Contract(
             con_id=series.con_id,
             symbol=row.symbol,
-            sec_type="OPT",
+            sec_type="OPT" if row.under_con_id else "FOP",
             currency="USD",
-            exchange="SMART",
-            local_symbol=f"{row.trading_class:<6}{expiry[2:]}{series.right}{int(series.strike * 1000):08d}",
+            exchange=exchanges[0],
+            local_symbol=_local_symbol(row, series),
             trading_class=row.trading_class,
             market_rule=row.market_rule,
             exchanges=exchanges,
@@ -61,11 +80,19 @@ def options_of(row: listing.OptionClass, today: date) -> Iterator[Contract]:
             expiry=expiry,
             strike=series.strike,
             right=series.right,
-            multiplier=options.MULTIPLIER,
-            under_con_id=row.under_con_id,
+            multiplier=row.multiplier,
+            under_con_id=row.under_con_id or future_under(row, series.expiry, today),
             settlement=row.settlement,
             contract_month=expiry[:6],
         )
+
+
+def _local_symbol(row: listing.OptionClass, series: options.Series) -> str:
+    """``SPXW  261218C05900000``, on futures ``EWX6 C5900``."""
+    if row.under_con_id:
+        return f"{row.trading_class:<6}{series.expiry:%y%m%d}{series.right}{int(series.strike * 1000):08d}"
+    month = futures.MONTH_LETTERS[series.expiry.month - 1]
+    return f"{row.trading_class}{month}{series.expiry.year % 10} {series.right}{series.strike.normalize():f}"
 
 
 def _stock(row: listing.Stock) -> Contract:

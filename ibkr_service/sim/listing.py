@@ -121,7 +121,8 @@ class Root:
 class OptionClass:
     """A class of options: what trades under one trading class on one underlying.
 
-    `expiries` names the rule for its expiry dates; `settlement` is AM (the opening of that day) or PM (its close).
+    `expiries` names the rule for its expiry dates; `settlement` is AM (the opening of that day) or PM (its close). On
+    futures `under_con_id` is 0: each expiry is on the future of `symbol` that is the next to end then.
     """
 
     slot: int
@@ -135,6 +136,9 @@ class OptionClass:
     market_rule: int = OPTION_RULE
     under_sec_type: str = "STK"
     under_name: str = ""
+    multiplier: str = "100"
+    exchanges: tuple[str, ...] = ()
+    """Where it trades; empty for where all options on such an underlying do."""
 
 
 _TECH, _COMM, _FIN, _ENERGY = "Technology", "Communications", "Financial", "Energy"
@@ -244,10 +248,14 @@ ROOTS: Final = (
          Decimal(2680), 0.15, 0.05, follows=51529211, under_con_id=17340718),
 )
 
+_CENT_CLASSES: Final = {"SPY", "QQQ", "IWM"}
+"""The exchanges quote these options in cents at any price, all others in five cents from 3.00 on."""
+
 OPTION_CLASSES: Final = (
     *(
         OptionClass(row.slot, row.con_id, row.symbol, row.symbol, row.reference, under_name=row.name,
-                    expiries="daily" if row.symbol in {"SPY", "QQQ"} else "weekly")
+                    expiries="daily" if row.symbol in {"SPY", "QQQ"} else "weekly",
+                    market_rule=STOCK_RULE if row.symbol in _CENT_CLASSES else OPTION_RULE)
         for row in STOCKS if row.slot != NO_OPTIONS
     ),
     OptionClass(12, 416904, "SPX", "SPX", Decimal(5900), "monthly", "AM", 50, INDEX_OPTION_RULE, "IND",
@@ -258,6 +266,11 @@ OPTION_CLASSES: Final = (
                 "NASDAQ 100 Stock Index"),
     OptionClass(15, 416843, "NDX", "NDXP", Decimal(20750), "daily", "PM", 40, INDEX_OPTION_RULE, "IND",
                 "NASDAQ 100 Stock Index"),
+    # Quarterly ones end at the opening of the future's last day, those of the month's last day at its close.
+    OptionClass(45, 0, "ES", "ES", Decimal(5900), "quarterly", "AM", 50, INDEX_OPTION_RULE, "FUT", "E-mini S&P 500",
+                "50", ("CME",)),
+    OptionClass(46, 0, "ES", "EW", Decimal(5900), "end of month", "PM", 50, INDEX_OPTION_RULE, "FUT", "E-mini S&P 500",
+                "50", ("CME",)),
 )
 # fmt: on
 

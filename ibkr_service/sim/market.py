@@ -2,10 +2,14 @@
 
 Nothing moves that nobody watches. Clients' subscriptions and working orders watch alike. Changes are told in the order
 of their time, whatever they are changes of; those of one instant in the order in which they were expected.
+
+A market that tells changes less often tells those of all instruments together, once an interval, as IB does with the
+ticks that it has gathered: one wake-up, and one write per client.
 """
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Hashable
 
 from ibkr_service.sim.clock import GatewayClock, Timer
@@ -45,6 +49,7 @@ class _Feed:
         self.instrument = instrument
         self.watches: dict[Watch, None] = {}
         self.seen_s = market.clock.seconds()
+        self.told_s = -math.inf
         self.late = 0
         self.is_waiting = False
         self.is_delivering = False
@@ -52,7 +57,7 @@ class _Feed:
     def wake(self) -> None:
         """Wait for the next change, if somebody watches and nobody waits."""
         if self.watches and not self.is_waiting and not self.is_delivering:
-            self._expect(self.seen_s)
+            self._await_change(self.seen_s)
 
     def rest(self) -> None:
         """Stop waiting, and be forgotten, when nobody watches any more."""
@@ -64,16 +69,19 @@ class _Feed:
         self.is_waiting = False
         self.is_delivering = True
         self.seen_s = change_s
+        is_new = False
         try:
             quote = self.market.prices.quote(self.instrument, change_s)
-            if quote is not None:
+            if quote is not None and (quote.at != self.told_s or not self.market.interval_s):
+                is_new = True
+                self.told_s = quote.at
                 for watch in list(self.watches):
                     if watch in self.watches:
                         watch.on_quote(quote)
         finally:
             self.is_delivering = False
             if self.watches:
-                self._expect(self._seen(now_s))
+                self._go_on(self._seen(now_s), is_lively=is_new)
 
     def _seen(self, now_s: float) -> float:
         """From when on the next change is wanted: too many late ones in a row are skipped."""
@@ -83,14 +91,21 @@ class _Feed:
             self.seen_s = max(self.seen_s, now_s)
         return self.seen_s
 
-    def _expect(self, after_s: float) -> None:
-        interval_s = self.market.interval_s
-        change_s = self.market.prices.next_change(
-            self.instrument, after_s + interval_s - _JUST_S if interval_s else after_s
-        )
+    def _go_on(self, after_s: float, *, is_lively: bool) -> None:
+        """Wait for the next change; what has just changed is looked at again when changes are told next."""
+        if is_lively and self.market.interval_s:
+            self._expect(self.market.gathered_s(after_s, after_s))
+        else:
+            self._await_change(after_s)
+
+    def _await_change(self, after_s: float) -> None:
+        change_s = self.market.prices.next_change(self.instrument, after_s)
         if change_s is not None:
-            self.is_waiting = True
-            self.market.expect(self, change_s)
+            self._expect(self.market.gathered_s(change_s, after_s) if self.market.interval_s else change_s)
+
+    def _expect(self, due_s: float) -> None:
+        self.is_waiting = True
+        self.market.expect(self, due_s)
 
 
 class Market:
@@ -99,7 +114,7 @@ class Market:
     Args:
         clock: gateway time.
         prices: what holds when.
-        interval_s: how far apart the changes of an instrument are told at least; 0 tells every one.
+        interval_s: how often changes are told, those of all instruments together; 0 tells every one in its time.
     """
 
     def __init__(self, clock: GatewayClock, prices: Prices, interval_s: float = 0.0) -> None:
@@ -142,6 +157,10 @@ class Market:
         heapq.heappush(self._expected, (change_s, next(self._numbers), feed))
         if not self._is_turning:
             self._set_timer()
+
+    def gathered_s(self, change_s: float, after_s: float) -> float:
+        """When a change is told by a market that gathers them, later than what was told before."""
+        return math.ceil((max(change_s, after_s + _JUST_S) - _JUST_S / 2) / self.interval_s) * self.interval_s
 
     def forget(self, feed: _Feed) -> None:
         """Drop a feed that nobody watches; with the last one the timer goes."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ibkr_service.sim import answers
+from ibkr_service.sim.clock import Timer
 from ibkr_service.sim.contracts import Contract, Instrument, read_legs, read_spec
 from ibkr_service.sim.generics import Generics, read_codes
 from ibkr_service.sim.messages import Answer, Request
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 STREAM: Final = "market data"
 LIVE, FROZEN, DELAYED, DELAYED_FROZEN = 1, 2, 3, 4
 DELAY_S: Final = 900.0
+COMPETING_SESSION: Final = (10197, "No market data during competing live session")
 NOT_HALTED: Final = Tick(Answer.TICK_GENERIC, HALTED, 0)
 
 NEEDS_IB: Final = frozenset({Request.MKT_DATA})
@@ -46,12 +48,24 @@ class Line(Stream):
         self._ticks = ticks
         self._generics = generics
         self._is_delayed = kind in {DELAYED, DELAYED_FROZEN}
+        self._figures = gateway.figures_of(delayed=self._is_delayed)
         self._open_until = -math.inf
+        self._lacks_greeks = False
+        self._greeks_due: Timer | None = None
 
     def start(self) -> "Line":
         """Tell every change from now on."""
         self._watch = self._gateway.market.watch(self._instrument, self._on_quote)
         return self
+
+    def compute_greeks(self, within_s: float) -> None:
+        """Have no greeks until so many gateway seconds from now."""
+        self._lacks_greeks = True
+        self._greeks_due = self._gateway.clock.call_later(within_s, self._greeks_are_there)
+
+    def _greeks_are_there(self) -> None:
+        self._lacks_greeks, self._greeks_due = False, None
+        self.say_now()
 
     def say_now(self) -> None:
         """Send what there is: outside sessions the last quote of the latest one."""
@@ -64,11 +78,13 @@ class Line(Stream):
             if session is not None:
                 quote = prices.quote(self._instrument, session.end - prices.started_s - _JUST_BEFORE_S) or quote
         self._say(quote)
-        if not self._is_delayed:
+        if not self._is_delayed and not self._generics.are_alone:
             self._ticks.add(iter([NOT_HALTED]))
 
     def close(self) -> None:
         """Send nothing more."""
+        if self._greeks_due is not None:
+            self._greeks_due.cancel()
         self._watch.close()
 
     def _on_quote(self, quote: Quote) -> None:
@@ -80,9 +96,13 @@ class Line(Stream):
         if self._is_delayed:
             # A recording does not reach back before its beginning: its first minutes are not delayed.
             shown = self._gateway.market.prices.quote(self._instrument, quote.at - DELAY_S) or quote
-        day = self._gateway.figures_of(delayed=self._is_delayed).of(self._instrument, shown)
-        self._ticks.say(shown, day)
-        self._ticks.add(self._generics.ticks(shown, day))
+        if self._lacks_greeks:
+            shown = shown._replace(greeks=None)
+        day = self._figures.of(self._instrument, shown)
+        if not self._generics.are_alone:
+            self._ticks.say(shown, day)
+        if not self._generics.are_silent:
+            self._ticks.add(self._generics.ticks(shown, day))
 
     def _is_on(self, quote: Quote) -> bool:
         """Whether there is a session; always, where markets never rest."""
@@ -116,6 +136,9 @@ def _subscribe(gateway: "Gateway", session: Session, fields: Fields) -> None:
     line = _line(gateway, session, req_id, instrument, codes, kind)
     session.send(answers.tick_req_params(req_id, instrument.min_tick))
     session.send(answers.market_data_type(req_id, kind))
+    low_s, high_s = gateway.config.greeks_delay_s
+    if high_s and not is_snapshot:
+        line.compute_greeks(gateway.chance.between(low_s, high_s, f"greeks:{session.client_id}:{req_id}"))
     line.say_now()
     if is_snapshot:
         session.send(answers.snapshot_end(req_id))
@@ -165,10 +188,12 @@ def need_a_line(gateway: "Gateway") -> None:
     """See that a market data line is left.
 
     Raises:
-        Refused: there is none.
+        Refused: there is none, or another session of the login has the data.
     """
     if lines_used(gateway) >= gateway.config.market_data_lines_max:
         raise Refused(101, "Max number of tickers has been reached")
+    if gateway.data_is_elsewhere:
+        raise Refused(*COMPETING_SESSION)
 
 
 def lines_used(gateway: "Gateway") -> int:

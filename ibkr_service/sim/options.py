@@ -14,10 +14,11 @@ from typing import Final
 
 from ibkr_service.sim.listing import OPTION_CLASSES, OptionClass
 
-MULTIPLIER: Final = "100"
 DAILY_EXPIRIES: Final = 10
 WEEKLY_EXPIRIES: Final = 4
 MONTHLY_EXPIRIES: Final = 6
+QUARTERLY_EXPIRIES: Final = 3
+ENDS_OF_MONTHS: Final = 4
 
 # The first twelve slots: base + ((slot * days + day) * half-dollar strikes + strike) * 2 + (1 for a put). Later ones
 # count steps of the strike grid instead of half dollars, so that all of them stay below 2**31 until 2047.
@@ -36,6 +37,7 @@ _FRIDAY = 4
 _DAY = timedelta(days=1)
 _WEEK = timedelta(days=7)
 _DECEMBER = 12
+_QUARTERS = frozenset({3, 6, 9, 12})
 
 # Strike steps grow with the price, as on the real exchanges: (up to this price, the step in dollars).
 _STRIKE_STEPS = (
@@ -69,6 +71,7 @@ class Chain:
 
     symbol: str
     trading_class: str
+    multiplier: str
     expiries: tuple[date, ...]
     strikes: tuple[Decimal, ...]
     series: tuple[Series, ...]
@@ -86,7 +89,7 @@ def chain_of(row: OptionClass, today: date) -> Chain:
         for strike in strikes
         for right in ("C", "P")
     )
-    return Chain(row.symbol, row.trading_class, expiries, strikes, series)
+    return Chain(row.symbol, row.trading_class, row.multiplier, expiries, strikes, series)
 
 
 def expiries_from(today: date) -> tuple[date, ...]:
@@ -105,13 +108,33 @@ def daily_expiries_from(today: date) -> tuple[date, ...]:
 
 def third_fridays(today: date) -> tuple[date, ...]:
     """The third Fridays of six months, from today on."""
+    return _of_months(today, third_friday, MONTHLY_EXPIRIES)
+
+
+def quarterly(today: date) -> tuple[date, ...]:
+    """The third Fridays of the last months of three quarters, from today on."""
+    return tuple(day for day in _of_months(today, third_friday, 3 * QUARTERLY_EXPIRIES) if day.month in _QUARTERS)
+
+
+def ends_of_months(today: date) -> tuple[date, ...]:
+    """The last weekdays of four months, from today on."""
+    return _of_months(today, _last_weekday, ENDS_OF_MONTHS)
+
+
+def _of_months(today: date, day_of: Callable[[int, int], date], count: int) -> tuple[date, ...]:
     found: list[date] = []
     year, month = today.year, today.month
-    while len(found) < MONTHLY_EXPIRIES:
-        if (expiry := third_friday(year, month)) >= today:
+    while len(found) < count:
+        if (expiry := day_of(year, month)) >= today:
             found.append(expiry)
         year, month = (year + 1, 1) if month == _DECEMBER else (year, month + 1)
     return tuple(found)
+
+
+def _last_weekday(year: int, month: int) -> date:
+    first_of_next = date(year + 1, 1, 1) if month == _DECEMBER else date(year, month + 1, 1)
+    last = first_of_next - _DAY
+    return last - _DAY * max(0, last.weekday() - _FRIDAY)
 
 
 def third_friday(year: int, month: int) -> date:
@@ -124,6 +147,8 @@ EXPIRY_RULES: Final[dict[str, Callable[[date], tuple[date, ...]]]] = {
     "weekly": expiries_from,
     "daily": daily_expiries_from,
     "monthly": third_fridays,
+    "quarterly": quarterly,
+    "end of month": ends_of_months,
 }
 
 

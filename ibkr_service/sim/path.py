@@ -6,7 +6,8 @@ Three levels, so that every question has a bounded cost:
 2. within a segment a skeleton: from its start to its low and its high (or high and low) to its end, the extremes drawn
    from the law of a Brownian bridge. So the range of a whole session is known without looking inside;
 3. between two points of the skeleton a bridge by midpoint displacement that turns back at the low and the high. One
-   value costs its depth in the tree; a block of values is computed at once, when the extremes of a part are wanted.
+   value costs its depth in the tree; a block of values is computed at once, when the extremes of a part are wanted, or
+   when somebody follows the path there, value by value.
 
 Each random number comes from a hash of (seed, instrument, place): the path is the same in whatever order it is asked
 for, in every process, however often gateways start.
@@ -36,6 +37,8 @@ _SCALE = 1 / math.sqrt(1 + 0.4**2 / 12)
 _LEAST, _SPREAD = 0.8 * _SCALE, 0.4 * _SCALE
 _BLOCK_STEPS = 1 << 14
 _BLOCKS_MAX = 8
+_LOOKS_MAX = 64  # more single values cost more than a block
+_LOOKED_MAX = 64
 _SKELETONS_MAX = 1024
 _LEG_POWER = 1.3
 _LIKELY = 0.75
@@ -104,25 +107,51 @@ class Path:
         self._current: _Skeleton | None = None
         self._leg: _Leg | None = None
         self._open: list[_Cell] = []
+        self._around: _Cell = (0, 0, 0.0, 0.0, 1)
+        self._block_at = (0, 0, np.empty(0))
+        self._looks: dict[int, int] = {}
         self._offset = 0.0
         self._offset = self.at(anchor)
 
     def at(self, step: int) -> float:
         """The value that holds from a step on."""
+        first, last, values = self._block_at
+        if first <= step < last:
+            return values.item(step - first) - self._offset
+        return self._sought(step) - self._offset
+
+    def _sought(self, step: int) -> float:
+        """A value, by descending to it in its tree, or only to the block that it lies in."""
         leg = self._leg
         if leg is None or not leg.first <= step < leg.last:
             leg = self._leg = _leg_at(self._skeleton_at(step), step)
-            self._open = [_root(leg)]
-        if step == leg.first:
-            return leg.at_first - self._offset
+            self._around = _root(leg)
+            self._open = [self._around]
         stack = self._open
         while not stack[-1][0] <= step < stack[-1][1]:
             stack.pop()
         cell = stack[-1]
+        while cell[1] - cell[0] > _BLOCK_STEPS:
+            cell = self._around = _half(leg, cell, step)
+            stack.append(cell)
+        if self._is_worth_a_block(self._around):
+            first, last = self._around[:2]
+            self._block_at = first, last, self._block(leg, self._around)
+            return self._block_at[2].item(step - first)
         while cell[1] - cell[0] > 1:
             cell = _half(leg, cell, step)
             stack.append(cell)
-        return cell[2] - self._offset
+        return cell[2]
+
+    def _is_worth_a_block(self, cell: _Cell) -> bool:
+        """Whether all values of a cell are known, or one has been looked at so often that they had better be."""
+        if cell[0] in self._known_blocks:
+            return True
+        looks = self._looks.get(cell[0], 0) + 1
+        if len(self._looks) >= _LOOKED_MAX:
+            self._looks.clear()
+        self._looks[cell[0]] = looks
+        return looks > _LOOKS_MAX
 
     def extremes(self, first: int, last: int) -> tuple[int, int]:
         """The steps, from `first` up to but not including `last`, at which it is lowest and highest."""

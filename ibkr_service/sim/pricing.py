@@ -13,16 +13,17 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Final
 
-from ibkr_service.sim import listing
+from ibkr_service.sim import futures, listing
 from ibkr_service.sim.contracts import Combo, Contract, Instrument, Universe
 from ibkr_service.sim.path import mixed
 from ibkr_service.sim.quotes import NO_TRADES, Greeks, Moments, PriceSource, Quote, Trades
-from ibkr_service.sim.smile import RATE_PER_YEAR, black_scholes, smile
+from ibkr_service.sim.smile import RATE_PER_YEAR, black_76, black_scholes, smile
 from ibkr_service.sim.timeline import NEW_YORK
 
 __all__ = ["NEW_YORK", "RATE_PER_YEAR", "Prices", "black_scholes"]
 
 OPTION_SIZE: Final = Decimal(50)
+OPTIONS: Final = frozenset({"OPT", "FOP"})
 UNDERLYING_ROWS: Final = {row.con_id: row for row in (*listing.STOCKS, *listing.INDEXES)}
 
 _OPENING_TIME = time(9, 30)
@@ -56,7 +57,7 @@ class Prices:
         match instrument:
             case Combo():
                 return self._combo(instrument, at_s)
-            case Contract(sec_type="OPT"):
+            case Contract(sec_type="OPT" | "FOP"):
                 return self._option(instrument, at_s)
             case _:
                 return self._base.quote(instrument, at_s)
@@ -81,7 +82,7 @@ class Prices:
         """What was traded within a span."""
         if isinstance(instrument, Combo):
             return NO_TRADES
-        if instrument.sec_type != "OPT":
+        if instrument.sec_type not in OPTIONS:
             return self._base.trades(instrument, from_s, to_s)
         least, more = _OPTION_CHANGES_PER_TRADE
         every = least + mixed(instrument.con_id, 2) % more
@@ -111,7 +112,8 @@ class Prices:
 
     def volatility(self, option: Contract, at_s: float) -> float:
         """The volatility per year at which an option is priced."""
-        row = UNDERLYING_ROWS[option.under_con_id]
+        row = UNDERLYING_ROWS.get(option.under_con_id) or futures.root_of(option.under_con_id)
+        assert row is not None, "every listed option has a listed underlying"
         years = round(self.years_left(option, at_s), _YEARS_DIGITS)
         return smile(row.volatility, float(row.reference), float(option.strike), years)
 
@@ -120,7 +122,7 @@ class Prices:
         return max(_YEARS_MIN, (_expires_s(option.expiry, option.settlement) - self.started_s - at_s) / _YEAR_S)
 
     def _moved_by(self, contract: Contract) -> Contract:
-        return self._underlying(contract) if contract.sec_type == "OPT" else contract
+        return self._underlying(contract) if contract.sec_type in OPTIONS else contract
 
     def _underlying(self, option: Contract) -> Contract:
         underlying = self._universe.underlying(option)
@@ -132,7 +134,8 @@ class Prices:
         if under is None:
             return None
         years, volatility = self.years_left(option, at_s), self.volatility(option, at_s)
-        model = black_scholes(option.right, float(under.mid), float(option.strike), years, volatility)
+        formula = black_76 if option.sec_type == "FOP" else black_scholes
+        model = formula(option.right, float(under.mid), float(option.strike), years, volatility)
         tick = option.tick_at(Decimal(model.price))
         step = float(tick)
         half = max(step, model.price * _HALF_SPREAD)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 from ibkr_service.sim import listing
 from ibkr_service.sim.contracts import Contract, ContractSpec, UnknownContract, read_spec
 from ibkr_service.sim.hours import hours_text, schedule_of
+from ibkr_service.sim.listed import option_exchanges
 from ibkr_service.sim.messages import Answer, Request, Since
-from ibkr_service.sim.options import MULTIPLIER, Chain
+from ibkr_service.sim.options import Chain
 from ibkr_service.sim.pricing import NEW_YORK
 from ibkr_service.sim.rules import invalid
 from ibkr_service.sim.session import Session
@@ -34,6 +35,8 @@ DEPTH_EXCHANGES: Final = (
     *(("CME", "FUT"), ("NYMEX", "FUT"), ("COMEX", "FUT"), ("IDEALPRO", "CASH")),
 )
 
+OPENING_TEXTS: Final = {"FOP": "08:30 US/Central"}
+
 _DETAILS_VERSION = 8
 _ROWS = {row.con_id: row for row in (*listing.STOCKS, *listing.FOREIGN_STOCKS)}
 _SUGGESTED_SIZE = {"STK": 100}
@@ -48,7 +51,8 @@ def _contract_details(gateway: "Gateway", session: Session, fields: Fields) -> N
     fields.forgive_absent()
     include_expired, sec_id_type, sec_id = fields.flag(), fields.text().upper(), fields.text().upper()
     if spec.is_combo:
-        return  # IB never answers for a combo; a client must not wait for ever
+        # ib_async counts 321 among its warnings, and waits for ever: hence the legend that IB does not answer.
+        raise invalid("'BAG' isn't supported for contract data request. Please enter a valid security type")
     spec = replace(spec, include_expired=include_expired, sec_id_type=sec_id_type, sec_id=sec_id)
     _check(spec)
     matches = gateway.universe.find(spec)
@@ -76,7 +80,7 @@ def _details(gateway: "Gateway", req_id: int, contract: Contract, version: int) 
         *([req_id] if is_new_layout else [_DETAILS_VERSION, req_id]),
         contract.symbol,
         contract.sec_type,
-        contract.expiry,
+        _last_trade(contract),
         contract.strike,
         contract.right,
         contract.exchange,
@@ -107,6 +111,13 @@ def _details(gateway: "Gateway", req_id: int, contract: Contract, version: int) 
         _ROWS[contract.con_id].stock_type if contract.sec_type == "STK" else "",
         *sizes,
     )
+
+
+def _last_trade(contract: Contract) -> str:
+    """Date, and for what settles at the opening also the time and its zone: ``20261218 08:30 US/Central``."""
+    if contract.right and contract.settlement == "AM":
+        return f"{contract.expiry} {OPENING_TEXTS.get(contract.sec_type, '09:30 US/Eastern')}"
+    return contract.expiry
 
 
 def _market_name(contract: Contract) -> str:
@@ -143,11 +154,15 @@ def _option_parameters(gateway: "Gateway", session: Session, fields: Fields) -> 
     req_id, symbol, future_exchange = fields.whole(), fields.text().upper(), fields.text()
     fields.text()  # the underlying's security type
     underlying = gateway.universe.by_con_id(fields.whole())
-    chains = gateway.universe.chains(underlying) if underlying is not None else []
     if underlying is None or underlying.symbol != symbol:
         raise invalid("Invalid contract id")
-    for chain in () if future_exchange else chains:
-        for exchange in gateway.universe.option_exchanges(underlying):
+    for row, chain in gateway.universe.chains_by_class(underlying):
+        exchanges = option_exchanges(row)
+        if underlying.sec_type == "FUT":  # of these the client names the exchange, of others none
+            exchanges = tuple(each for each in exchanges if each == future_exchange)
+        elif future_exchange:
+            exchanges = ()
+        for exchange in exchanges:
             session.send(_parameters(req_id, exchange, underlying, chain))
     session.send(frame(Answer.SEC_DEF_OPT_PARAMS_END, req_id))
 
@@ -159,7 +174,7 @@ def _parameters(req_id: int, exchange: str, underlying: Contract, chain: Chain) 
         exchange,
         underlying.con_id,
         chain.trading_class,
-        MULTIPLIER,
+        chain.multiplier,
         len(chain.expiries),
         *(f"{expiry:%Y%m%d}" for expiry in chain.expiries),
         len(chain.strikes),

@@ -1,4 +1,6 @@
-"""Option values: Black and Scholes by the `blackscholes` library, and the volatility that goes into it.
+"""Option values by the `blackscholes` library, and the volatility that goes into them.
+
+Black and Scholes for options on stocks and indexes, Black 76 for options on futures.
 
 The volatility depends on strike and expiry only (sticky strike): the same for the call and the put, so that put-call
 parity holds, and flat enough that calls fall and puts rise with the strike. It smiles: lower strikes cost more
@@ -10,9 +12,9 @@ move: the implied volatility of a strike is the same all the year.
 
 import math
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
-from blackscholes import BlackScholesCall, BlackScholesPut
+from blackscholes import Black76Call, Black76Put, BlackScholesCall, BlackScholesPut
 
 from ibkr_service.sim.quotes import Greeks
 
@@ -30,6 +32,17 @@ def black_scholes(right: str, spot: float, strike: float, years: float, volatili
     """The value and the greeks of a European option; prices in dollars per share."""
     kind = BlackScholesCall if right == "C" else BlackScholesPut
     option = kind(S=max(spot, _SPOT_MIN), K=strike, T=years, r=RATE_PER_YEAR, sigma=volatility, q=0.0)
+    return _greeks(option, volatility, spot)
+
+
+def black_76(right: str, future: float, strike: float, years: float, volatility: float) -> Greeks:
+    """The value and the greeks of a European option on a future; prices per unit of the future."""
+    kind = Black76Call if right == "C" else Black76Put
+    option = kind(F=max(future, _SPOT_MIN), K=strike, T=years, r=RATE_PER_YEAR, sigma=volatility)
+    return _greeks(option, volatility, future)
+
+
+def _greeks(option: Any, volatility: float, under_price: float) -> Greeks:  # noqa: ANN401  the library has no types
     return Greeks(
         price=max(0.0, option.price()),
         implied_vol=volatility,
@@ -37,7 +50,7 @@ def black_scholes(right: str, spot: float, strike: float, years: float, volatili
         gamma=option.gamma(),
         vega=option.vega() / 100,
         theta=option.theta() / _DAYS_PER_YEAR,
-        under_price=spot,
+        under_price=under_price,
     )
 
 

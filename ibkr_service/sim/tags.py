@@ -92,13 +92,15 @@ def ledger_rows(valuation: Valuation, account: Account, holdings: list[Holding] 
     currencies = list(account.cash)
     currencies += [code for code in dict.fromkeys(_currency(each) for each in held) if code not in account.cash]
     blocks = [_ledger(account, held, currency) for currency in currencies]
+    rates = {currency: valuation.to_base(currency) for currency in currencies}
     total: dict[str, Decimal] = {}
     for currency, block in zip(currencies, blocks, strict=True):
         for tag, value in block.items():
-            total[tag] = total.get(tag, _ZERO) + value * valuation.to_base(currency)
+            total[tag] = total.get(tag, _ZERO) + value * rates[currency]
+    rates[BASE_ROW] = Decimal(1)
     found: list[Row] = []
     for currency, block in [*zip(currencies, blocks, strict=True), (BASE_ROW, total)]:
-        rate = Decimal(1) if currency == BASE_ROW else valuation.to_base(currency)
+        rate = rates[currency]
         found.append(Row("Currency", currency, currency))
         found.append(Row("RealCurrency", currency, currency))
         found += [Row(tag, cents(value), currency) for tag, value in block.items()]

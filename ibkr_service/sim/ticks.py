@@ -65,20 +65,20 @@ class Ticks:
         self._has_sides = has_sides
         self._started_s = started_s
         self._said: dict[int, object] = {}
+        self._sides: tuple[Decimal, ...] = ()
+        self._day: Day | None = None
         self._out: list[bytes] = []
 
     def say(self, quote: Quote, day: Day) -> None:
         """Send what is new in a quote and in the day's figures."""
-        if self._has_sides:
+        if self._has_sides and (sides := quote[1:5]) != self._sides:
+            self._sides = sides
             self._say_price(BID, quote.bid, quote.bid_size)
             self._say_price(ASK, quote.ask, quote.ask_size)
         if quote.last is not None and quote.last_size is not None:
             self._say_last(quote, quote.last, quote.last_size)
-        if day.volume is not None and self._is_new(VOLUME, day.volume):
-            self._out.append(answers.tick_size(self._req_id, self._kind(VOLUME), Decimal(day.volume)))
-        for kind, price in ((HIGH, day.high), (LOW, day.low), (OPEN, day.open), (CLOSE, day.close)):
-            if price is not None and self._is_new(kind, price):
-                self._out.append(answers.tick_price(self._req_id, self._kind(kind), price, _NOTHING))
+        if day is not self._day:  # mostly it is the same one as before
+            self._say_day(day)
         if quote.greeks is not None:
             self._say_greeks(quote.greeks)
         if self._out:
@@ -101,6 +101,14 @@ class Ticks:
         if self._is_new(LAST_TIMESTAMP, second):
             kind = self._kind(LAST_TIMESTAMP)
             self._out.append(answers.tick_string(self._req_id, kind, str(second)))
+
+    def _say_day(self, day: Day) -> None:
+        self._day = day
+        if day.volume is not None and self._is_new(VOLUME, day.volume):
+            self._out.append(answers.tick_size(self._req_id, self._kind(VOLUME), Decimal(day.volume)))
+        for kind, price in ((HIGH, day.high), (LOW, day.low), (OPEN, day.open), (CLOSE, day.close)):
+            if price is not None and self._is_new(kind, price):
+                self._out.append(answers.tick_price(self._req_id, self._kind(kind), price, _NOTHING))
 
     def _say_greeks(self, every: tuple[Greeks, ...]) -> None:
         for kind, greeks in zip(GREEKS, every, strict=True):

@@ -29,6 +29,7 @@ TRADING_DAYS_PER_YEAR: Final = 252
 _PHASES = 25
 _EPSILON_STEPS = 1e-6  # a timer may fire this much early
 _STEPS_PER_SIZE = 2
+_SIZES = tuple(Decimal(100 * number) for number in range(1, 10))
 _PAD = 0.3  # how far bid and ask keep from the path, in ticks
 _PAD_PER_PRICE = 5e-6
 _LAST_LOOKED_BACK = 40  # segments; more than a long weekend has
@@ -108,7 +109,7 @@ class RandomWalk:
 
     def quote(self, contract: Contract, at_s: float) -> Quote | None:
         """The quote that holds at a gateway second."""
-        walker = self._walker(contract)
+        walker = self._walkers.get(contract.con_id) or self._walker(contract)
         return None if walker is None else walker.quote(walker.step_at(at_s))
 
     def next_change(self, contract: Contract, after_s: float) -> float | None:
@@ -160,8 +161,12 @@ class _Walker:
         self._ticks = float(profile.reference / self._tick)
         self._volatility = profile.volatility / math.sqrt(TRADING_DAYS_PER_YEAR)
         self._pad = _PAD + self._ticks * _PAD_PER_PRICE
+        # A currency has no last price and no volume: it is not traded on an exchange.
+        self._is_currency = profile.timeline is FOREX_TIMELINE and not any(profile.pace)
         self._latest: Quote | None = None
         self._latest_step = -1
+        self._sides_ticks = (0, 0)
+        self._sides = (Decimal(0), Decimal(0))
         self._segment = (0, 0, 0)
         self._paces: dict[int, tuple[int, int, int]] = {}
 
@@ -203,22 +208,19 @@ class _Walker:
         return Trades(volume if self._profile.volume else 0, count)
 
     def _made(self, step: int) -> Quote:
-        ticks, tick = self._ticks * math.exp(self._volatility * self._path.at(step)), self._tick
-        bid = max(1, math.floor(ticks - self._pad))
-        ask = max(bid + 1, math.ceil(ticks + self._pad))
-        if self._profile.timeline is FOREX_TIMELINE and not any(self._profile.pace):
-            # A currency has no last price and no volume: it is not traded on an exchange.
-            return Quote(self.start_of(step), tick * bid, tick * ask, FOREX_SIZE, FOREX_SIZE)
+        ticks = self._ticks * math.exp(self._volatility * self._path.at(step))
+        bid_ticks = max(1, math.floor(ticks - self._pad))
+        ask_ticks = max(bid_ticks + 1, math.ceil(ticks + self._pad))
+        if self._sides_ticks != (bid_ticks, ask_ticks):  # mostly they are those of the step before
+            self._sides_ticks = (bid_ticks, ask_ticks)
+            self._sides = (self._tick * bid_ticks, self._tick * ask_ticks)
+        bid, ask = self._sides
+        if self._is_currency:
+            return Quote(self.start_of(step), bid, ask, FOREX_SIZE, FOREX_SIZE)
         sizes = mixed(self._seed, step // _STEPS_PER_SIZE)
         last, last_size = self._last(step, ticks)
         return Quote(
-            at=self.start_of(step),
-            bid=tick * bid,
-            ask=tick * ask,
-            bid_size=Decimal(100 * (1 + sizes % 9)),
-            ask_size=Decimal(100 * (1 + (sizes >> 8) % 9)),
-            last=last,
-            last_size=last_size,
+            self.start_of(step), bid, ask, _SIZES[sizes % 9], _SIZES[(sizes >> 8) % 9], last=last, last_size=last_size
         )
 
     def _last(self, step: int, ticks: float) -> tuple[Decimal, Decimal]:

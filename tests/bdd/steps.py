@@ -6,6 +6,8 @@ from pytest_bdd import given, parsers, then, when
 
 from ibkr_service.core.events import LinkChanged
 from ibkr_service.core.instrument import parse
+from ibkr_service.rehearsal.world import EPOCH
+from ibkr_service.sim import GatewayConfig
 from ibkr_service.sim.messages import Request
 from tests.bdd.stage import Story
 
@@ -20,6 +22,18 @@ FIRST_QUOTE_WITHIN_S = 10.0
 def _no_gateway(story: Story) -> None:
     """Nobody listens at the port."""
     story.config.gateway_starts = False
+
+
+@given(parsers.re(r"a login with the accounts? (?P<names>.+)"))
+def _login(story: Story, names: str) -> None:
+    """The gateway manages these accounts."""
+    story.config.gateway = GatewayConfig(started_at=EPOCH, accounts=tuple(names.split(" and ")))
+
+
+@given(parsers.parse("the account {account} is chosen"))
+def _chosen(story: Story, account: str) -> None:
+    """`ibkr.account` names it."""
+    story.session["account"] = account
 
 
 @given("the service is READY")
@@ -58,6 +72,21 @@ def _start_gateway(story: Story) -> None:
 def _pass(story: Story, count: str, unit: str) -> None:
     """Let virtual time pass."""
     story.advance(int(count) * UNIT_S[unit])
+
+
+# --- misfortunes ------------------------------------------------------------------------------------------------------
+
+
+@when("the gateway loses Interactive Brokers")
+def _cut(story: Story) -> None:
+    """1100: the gateway is there, but nothing behind it."""
+    story.do(lambda world: world.faults.cut())
+
+
+@when("the gateway answers all questions again")
+def _healed(story: Story) -> None:
+    """What the gateway says is right from now on."""
+    story.do(lambda world: world.faults.heal())
 
 
 # --- how the line is -------------------------------------------------------------------------------------------------

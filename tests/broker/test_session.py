@@ -17,7 +17,8 @@ import msgspec
 import pytest
 
 from ibkr_service.broker.ib import IB
-from ibkr_service.broker.session import SYNC_TRIES, choose_account
+from ibkr_service.broker.login import choose_account
+from ibkr_service.broker.session import SYNC_TRIES
 from ibkr_service.broker.translate import contract_of, order_of
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import AccountProblem, ModeMismatch, NotReady, Paced, Refused

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ib_insync import util
 
 from ibkr_service.broker import translate
+from ibkr_service.core import events as ev
 from ibkr_service.core.errors import InvalidIntent
 from ibkr_service.core.instrument import Bag, Forex, Future, Index, Option, Other, Stock
 from ibkr_service.core.orders import Intent
@@ -108,6 +109,47 @@ def test_both_spellings_of_rights_and_expiries_are_read(right, expected, expiry)
         secType="OPT", symbol="SPX", strike=5000, right=right, lastTradeDateOrContractMonth=expiry, currency="USD"
     )
     assert translate.instrument_of(contract) == Option("SPX", "20261218", 5000.0, expected)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "trading_class", "expected"),
+    [
+        ("AAPL", "AAPL", ""),
+        ("AAPL", "", ""),
+        ("BRK B", "BRKB", ""),
+        ("SPX", "SPXW", "SPXW"),
+        ("AAPL", "2AAPL", "2AAPL"),
+    ],
+)
+def test_a_trading_class_is_kept_where_it_says_more_than_the_symbol(symbol, trading_class, expected):
+    """Else a position would be another instrument than the one that was ordered."""
+    contract = ib_insync.Contract(
+        secType="OPT", symbol=symbol, strike=500, right="C", lastTradeDateOrContractMonth="20261218", currency="USD"
+    )
+    contract.tradingClass = trading_class
+    assert translate.instrument_of(contract).trading_class == expected
+
+
+@pytest.mark.parametrize("nothing_sent", [None, math.nan, 1.7976931348623157e308])
+def test_a_greek_that_tws_does_not_know_is_none(nothing_sent):
+    """It has many words for it; theta and vega are -2 then, which the library leaves standing."""
+    fields = dict.fromkeys(("impliedVol", "delta", "optPrice", "pvDividend", "gamma", "undPrice"), nothing_sent)
+    found = translate.greeks(ib_insync.OptionComputation(0, **fields, vega=-2.0, theta=-2.0))
+    assert found == ev.Greeks()
+
+
+def test_greeks_are_taken_as_they_are():
+    """TWS's units are ours: a theta per day, a vega per point, a volatility where 0.25 is 25 %."""
+    computation = ib_insync.OptionComputation(0, 0.25, -0.4, 3.2, 0.0, 0.02, 0.11, -0.05, 230.0)
+    assert translate.greeks(computation) == ev.Greeks(
+        implied_volatility=0.25,
+        delta=-0.4,
+        gamma=0.02,
+        theta=-0.05,
+        vega=0.11,
+        option_price=3.2,
+        underlying_price=230.0,
+    )
 
 
 @pytest.mark.parametrize("nothing", ["EUR.USD", None, 5, ib_insync.Stock("AAPL")])
@@ -250,10 +292,47 @@ def test_a_commission_leaves_open_what_the_broker_left_open(realized, expected):
 
 @pytest.mark.parametrize("cost", [UNSET, math.nan, math.inf])
 def test_a_position_is_not_lost_for_its_cost(cost):
-    """How much is held counts."""
+    """How much is held counts; no cost is not a cost of zero."""
     held = ib_insync.Position("DU1", translate.contract_of(Stock("A"), 7), -3.0, cost)
     position = translate.position(AT, 1, held)
-    assert (position.quantity, position.average_cost) == (-3, 0)
+    assert (position.quantity, position.average_cost) == (-3, None)
+
+
+def test_a_portfolio_item_is_frozen_and_leaves_open_what_tws_left_open():
+    """An unset price is none; the account, the conId and the amounts are those of the message."""
+    item = ib_insync.PortfolioItem(translate.contract_of(Stock("A"), 7), -3.0, UNSET, math.nan, 12.5, 0.0, -7.25, "DU1")
+    assert translate.portfolio(AT, 2, item) == ev.PortfolioReported(
+        at=AT,
+        session=2,
+        account="DU1",
+        con_id=7,
+        instrument=Stock("A"),
+        quantity=D(-3),
+        market_price=None,
+        market_value=None,
+        unrealized_pnl=D(0),
+        realized_pnl=D("-7.25"),
+    )
+
+
+def test_profit_and_loss_is_a_copy_of_an_object_that_the_library_changes():
+    """What was taken from it stays as it was."""
+    account = ib_insync.PnL("DU1", "", 1.5, UNSET, math.nan)
+    single = ib_insync.PnLSingle("DU1", "", 7, 1.5, -2.0, UNSET, 3, 40.25)
+    of_account, of_position = translate.pnl(AT, 2, account), translate.position_pnl(AT, 2, single)
+    account.dailyPnL = single.dailyPnL = 99.0
+    assert of_account == ev.PnlReported(at=AT, session=2, account="DU1", daily_pnl=D("1.5"))
+    assert of_position == ev.PositionPnlReported(
+        at=AT,
+        session=2,
+        account="DU1",
+        con_id=7,
+        quantity=D(3),
+        daily_pnl=D("1.5"),
+        unrealized_pnl=D(-2),
+        realized_pnl=None,
+        market_value=D("40.25"),
+    )
 
 
 def test_a_position_that_is_no_number_is_not_made():

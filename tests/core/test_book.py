@@ -304,7 +304,7 @@ def test_account_values_are_numbers_or_nothing():
     book = Book()
     record(book, opened())
     for tag, value in (("NetLiquidation", "1000.50"), ("AccountType", "INDIVIDUAL")):
-        record(book, ev.AccountValueReported(at=AT, account=ACCOUNT, tag=tag, value=value, currency="USD"))
+        record(book, ev.AccountValueReported(at=AT, session=1, account=ACCOUNT, tag=tag, value=value, currency="USD"))
     assert book.value("NetLiquidation") == D("1000.50")
     assert book.value("AccountType") is None
     assert book.value("Unheard") is None

@@ -42,6 +42,7 @@ def test_every_listed_instrument_is_found_by_its_id(universe):
         ContractSpec(local_symbol="AAPL", sec_type="STK"),
         ContractSpec(symbol="AAPL", sec_type="STK", primary_exchange="NASDAQ"),
         ContractSpec(symbol="AAPL", sec_type="STK", primary_exchange="ISLAND"),
+        ContractSpec(symbol="AAPL", sec_type="STK", exchange="SMART", currency="USD", primary_exchange="AMEX"),
     ],
 )
 def test_a_stock_has_many_descriptions(universe, spec):
@@ -55,6 +56,7 @@ def test_a_stock_has_many_descriptions(universe, spec):
         ContractSpec(symbol="NOPE", sec_type="STK", currency="USD"),
         ContractSpec(symbol="AAPL", sec_type="STK", currency="EUR"),
         ContractSpec(symbol="AAPL", sec_type="STK", exchange="LSE"),
+        ContractSpec(symbol="AAPL", sec_type="STK", primary_exchange="LSE"),
         ContractSpec(symbol="EUR", sec_type="CASH", currency="USD", exchange="SMART"),
         ContractSpec(symbol="ZZ", sec_type="FUT"),
         ContractSpec(con_id=1),

@@ -256,12 +256,12 @@ async def test_contract_details_have_the_exact_layout(gateway, client):
 
 
 async def test_unknown_contracts_get_200_and_no_end(gateway, client):
-    """And a combo gets no answer at all, as from IB."""
+    """And a combo, which has no details, 321."""
     client.ask(9, 8, 1, *contract(symbol="NOPE", sec_type="STK"), 0, "", "", "")
     client.ask(9, 8, 2, *combo(), 0, "", "", "")
     client.ask(9, 8, 3, *contract(symbol="AAPL"), 0, "", "", "")
-    assert client.errors() == [(1, 200), (3, 321)]
-    assert client.of(4)[-2][4] == "No security definition has been found for the request"
+    assert client.errors() == [(1, 200), (2, 321), (3, 321)]
+    assert client.of(4)[-3][4] == "No security definition has been found for the request"
     assert client.of(52) == []
 
 

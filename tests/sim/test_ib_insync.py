@@ -174,6 +174,37 @@ async def test_a_market_order_is_filled_and_paid_for(server, ib):
     await until(ib, lambda: closing.fills[0].commissionReport.realizedPNL != 0)
 
 
+async def test_from_an_option_that_is_held_to_its_underlying(server, ib, expected_errors):
+    """A portfolio names the first exchange that lists the option, and the stock is found by that name."""
+    from ib_insync import Bag, ComboLeg, MarketOrder, Option, Stock
+    from ib_insync.wrapper import RequestError
+
+    put, *_ = await listed(ib, Option("AAPL", "20261218", 220, "P", "SMART"))
+    ib.placeOrder(put, MarketOrder("SELL", 1))
+    await until(ib, ib.portfolio)
+    (held,) = (item.contract for item in ib.portfolio())
+    assert (held.symbol, held.primaryExchange) == ("AAPL", "AMEX")
+    (stock,) = await listed(ib, Stock(held.symbol, "SMART", "USD", primaryExchange=held.primaryExchange))
+    assert (stock.conId, stock.primaryExchange) == (265598, "NASDAQ")
+    expected_errors.add(321)
+    legs = [ComboLeg(stock.conId, 100, "BUY", "SMART"), ComboLeg(put.conId, 1, "BUY", "SMART")]
+    with pytest.raises(RequestError, match="'BAG' isn't supported"):
+        await ib.reqContractDetailsAsync(Bag(symbol="AAPL", exchange="SMART", currency="USD", comboLegs=legs))
+
+
+async def test_what_options_are_priced_in(server, ib):
+    """Those on SPY, QQQ and IWM in cents at any price, the others in five cents from 3.00 on."""
+    from ib_insync import Option
+
+    steps = {}
+    for symbol, strike in (("SPY", 590), ("QQQ", 510), ("IWM", 235), ("AAPL", 230)):
+        (details,) = await ib.reqContractDetailsAsync(Option(symbol, "20261218", strike, "C", "SMART"))
+        rule = await ib.reqMarketRuleAsync(int(details.marketRuleIds.split(",")[0]))
+        steps[symbol] = [(step.lowEdge, step.increment) for step in rule]
+    cents = [(0, 0.01)]
+    assert steps == {"SPY": cents, "QQQ": cents, "IWM": cents, "AAPL": [*cents, (3, 0.05)]}
+
+
 def cash_of(ib):
     """The account's dollars, as the client was told."""
     return next(Decimal(v.value) for v in ib.accountValues() if (v.tag, v.currency) == ("CashBalance", "USD"))

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import pytest
 
@@ -10,6 +11,7 @@ from ibkr_service.sim.clock import GatewayClock
 from ibkr_service.sim.contracts import Universe
 from ibkr_service.sim.market import CHANGES_PER_TURN_MAX, CHANGES_PER_WAKE_MAX, Market
 from ibkr_service.sim.pricing import Prices
+from ibkr_service.sim.replay import Recording, Replay
 from ibkr_service.sim.walk import RandomWalk
 
 STARTED_AT = datetime(2026, 11, 23, 14, 30, tzinfo=UTC)
@@ -143,3 +145,28 @@ async def test_changes_can_be_told_less_often():
     await asyncio.sleep(60)
     assert 59 <= len(seen) <= 60
     assert {round(later.at - sooner.at, 6) for sooner, later in itertools.pairwise(seen)} == {1.0}
+
+
+async def test_what_is_told_less_often_is_told_together():
+    """Instruments have their own moments; a market that gathers changes has one for all, and orders see the same."""
+    clock = GatewayClock(asyncio.get_running_loop(), started_at=STARTED_AT)
+    market, told = Market(clock, Prices(UNIVERSE, RandomWalk(0), STARTED_AT), interval_s=1.0), []
+    for contract in (AAPL, UNIVERSE.stocks[272093], UNIVERSE.stocks[756733]):
+        market.watch(contract, lambda quote, of=contract: told.append((clock.seconds(), of, quote)))
+    await asyncio.sleep(60)
+    assert [sum(at == second for at, _, _ in told) for second in range(61)] == [0, *[3] * 60]
+    assert all(quote == market.prices.quote(of, at) for at, of, quote in told)
+
+
+async def test_a_market_that_gathers_changes_waits_for_what_rests():
+    """A recorded quote that stays is told once; after the last one there is nothing to wait for."""
+    clock = GatewayClock(asyncio.get_running_loop(), started_at=STARTED_AT)
+    pair = UNIVERSE.pair("EUR", "USD")
+    prices = [(Decimal(bid), Decimal(bid) + 1) for bid in range(1, 6)]
+    recording = Recording(STARTED_AT, [0.0, 0.25, 0.5, 10.0, 20.5], prices)
+    source = Replay({pair.con_id: recording}, STARTED_AT, RandomWalk(0))
+    market, told = Market(clock, Prices(UNIVERSE, source, STARTED_AT), interval_s=1.0), []
+    market.watch(pair, lambda quote: told.append((clock.seconds(), int(quote.bid))))
+    await asyncio.sleep(60)
+    assert told == [(1, 3), (10, 4), (21, 5)]
+    assert market.clock._timers == {}

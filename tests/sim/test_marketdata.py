@@ -146,6 +146,14 @@ async def test_lists_of_generic_ticks(client, text, code):
     assert [error[1] for error in client.errors()] == ([code] if code else [])
 
 
+async def test_without_the_quote(client):
+    """A line for news has no ticks; with a number beside it there are those of that number, and no others."""
+    subscribe(client, generic="mdoff,292:BRFG+DJNL")
+    subscribe(client, 4, generic="mdoff,233")
+    await asyncio.sleep(5)
+    assert (client.errors(), ticks(client), set(ticks(client, 4))) == ([], {}, {48})
+
+
 async def test_every_legal_code_is_accepted(client):
     """For every kind of instrument."""
     for req_id, instrument in enumerate((stock(), forex(), OPTION, SPX, ES)):

@@ -170,6 +170,7 @@ def test_an_unknown_request_is_refused(number):
     assert error[:4] == ["4", "2", "-1", "505"]
 
 
-def test_details_of_a_combo_are_never_answered():
-    """As at IB: the one question that stays open."""
-    assert said((Request.CONTRACT_DETAILS, 8, 1, *combo(), 0, "", "", "")) == [[]]
+def test_details_of_a_combo_are_refused():
+    """As at IB, which has none."""
+    (((*_, req_id, code, _, _),),) = said((Request.CONTRACT_DETAILS, 8, 1, *combo(), 0, "", "", ""))
+    assert (req_id, code) == ("1", "321")

@@ -82,6 +82,16 @@ def test_the_range_of_a_whole_is_that_of_its_parts(cuts):
     assert path.at(whole[1]) == max(map(path.at, parts))
 
 
+def test_a_path_that_is_followed_is_the_same_as_one_that_is_looked_at():
+    """Whoever goes on value by value is served from blocks; two at a time, live and a quarter of an hour late, too."""
+    followed, late = make(), 900 * STEPS_PER_S
+    steps = [step for n in range(0, 40_000, 4) for step in (OPENING + n, OPENING + n - late)]
+    values = [followed.at(step) for step in steps]
+    assert followed._known_blocks
+    looked_at = {step: make().at(step) for step in steps[::97]}
+    assert {step: values[steps.index(step)] for step in looked_at} == looked_at
+
+
 def test_memory_does_not_grow_with_what_was_looked_at():
     """Skeletons and blocks are kept in bounded numbers; only the chain grows, by a few numbers a day."""
     path = make("bounded")

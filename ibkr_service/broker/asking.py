@@ -1,0 +1,257 @@
+"""What is asked of the broker over the connection of the moment: contracts, quotes, chains, any read-only request.
+
+The session (`session.py`) is this and the life of the connection. Nothing here outlives a connection but what is
+wanted: the lines, and the ids of instruments, which never change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import structlog
+
+from ibkr_service.broker import requests, translate
+from ibkr_service.broker.chains import Chains
+from ibkr_service.broker.connection import Connection
+from ibkr_service.broker.history import History
+from ibkr_service.broker.historybudget import Toll
+from ibkr_service.broker.ib import IB
+from ibkr_service.broker.line import Line
+from ibkr_service.broker.lines import Lines
+from ibkr_service.broker.streams import Streams
+from ibkr_service.clock import Clock
+from ibkr_service.core import events as ev
+from ibkr_service.core.chain import ChainRequest, OptionChain
+from ibkr_service.core.errors import (
+    BrokerRefused,
+    InvalidIntent,
+    NoLineFree,
+    NotReady,
+    RequestTimeout,
+    UnknownInstrument,
+)
+from ibkr_service.core.instrument import AnyInstrument
+
+log = structlog.get_logger("ibkr_service.broker")
+
+T = TypeVar("T")
+
+
+class Questions:
+    """Asks the broker.
+
+    Args:
+        lines: the market-data lines. request_timeout_s: the default limit of a request, in seconds.
+    """
+
+    def __init__(self, lines: Lines, clock: Clock, request_timeout_s: float) -> None:
+        self.lines = lines
+        self.chains = Chains(self, lines, clock)
+        self._request_timeout_s = request_timeout_s
+        self._connection: Connection | None = None
+        self._con_ids: dict[AnyInstrument, int] = {}
+        self._became_ready = asyncio.Event()
+        self.history = History(ask=self.ask, con_id=self.con_id, until_ready=self.until_ready, clock=clock)
+        self.streams = Streams(clock=clock, con_id=self.con_id, history=self.history)
+
+    def _live(self) -> Connection:
+        connection = self._connection
+        if connection is None:
+            raise NotReady("the link is DOWN")
+        if not connection.ready:
+            raise NotReady("the link is CUT" if connection.cut else "the link is SYNCING")
+        return connection
+
+    # --- one question ------------------------------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        what: str,
+        call: Callable[[IB], Awaitable[T]],
+        *,
+        timeout_s: float | None = None,
+        key: str | None = None,
+    ) -> T:
+        """Ask one read-only thing of the broker, on the connection of this moment, paced and with a limit.
+
+        Args:
+            what: a name for messages. call: starts the library's request on the IB that it is given. timeout_s: the
+            default is `request_timeout_s`. key: requests of one key go one at a time.
+
+        Raises:
+            BrokerRefused, RequestTimeout: as they say. NotReady: the link is, or went, down.
+        """
+        ib = self._live().ib
+        return await ib.request(what, lambda: call(ib), timeout_s or self._request_timeout_s, key=key)
+
+    async def until_ready(self) -> None:
+        """Wait until the link is READY."""
+        while self._connection is None or not self._connection.ready:
+            self._became_ready.clear()
+            await self._became_ready.wait()
+
+    async def con_id(self, instrument: AnyInstrument) -> int:
+        """The conId of an instrument, asked once.
+
+        Raises:
+            UnknownInstrument: no contract, or several, fit. BrokerRefused, RequestTimeout, NotReady: as they say.
+        """
+        return await self._con_id(self._live(), instrument)
+
+    async def _con_id(self, connection: Connection, instrument: AnyInstrument) -> int:
+        if instrument in self._con_ids:
+            return self._con_ids[instrument]
+        contract = translate.contract_of(instrument)
+        try:
+            found = await connection.ib.request(
+                f"contract details of {instrument}",
+                lambda: connection.ib.reqContractDetailsAsync(contract),
+                self._request_timeout_s,
+            )
+        except BrokerRefused as exc:
+            raise translate.refusal(exc.code, exc.text, instrument) from exc
+        if len(found) != 1:
+            raise UnknownInstrument(f"{instrument} fits {len(found)} contracts; describe exactly one")
+        con_id: int = found[0].contract.conId
+        self._con_ids[instrument] = con_id
+        return con_id
+
+    async def request(self, name: str, *arguments: object, timeout_s: float | None = None, **options: object) -> Any:
+        """Any read-only request of ib_insync by its name; see `requests.py`.
+
+        Raises:
+            InvalidIntent: it is none. BrokerRefused, RequestTimeout, NotReady: as they say.
+        """
+        requests.check(name)
+        if options.get("keepUpToDate"):
+            raise InvalidIntent("keepUpToDate is a stream, not a request: use desk.bars")
+        call = requests.call_of(name, arguments, options, self._con_ids)
+        if name not in requests.HISTORICAL:
+            return requests.frozen(await self.ask(name, call, timeout_s=timeout_s, key=requests.key_of(name)))
+        async with self.history.budget.turn(Toll(name, identity=f"{name}{arguments}{sorted(options.items())}")):
+            return requests.frozen(await self.ask(name, call, timeout_s=timeout_s))
+
+    def remember(self, instrument: AnyInstrument, con_id: int) -> None:
+        """Spare `con_id` the question: somebody has just seen the contract."""
+        self._con_ids[instrument] = con_id
+
+    async def option_chain(self, wanted: ChainRequest) -> OptionChain:
+        """An option chain; see `Chains.chain`.
+
+        Raises:
+            NotReady: the link is, or went, down. And what `Chains.chain` raises.
+        """
+        self._live()
+        return await self.chains.chain(wanted)
+
+    async def first_quote(self, instrument: AnyInstrument, timeout_s: float, settle_s: float = 0.0) -> ev.Tick:
+        """One usable quote (a bid and an ask, or a last price); its line is given back at once.
+
+        Args:
+            settle_s: wait so much longer for the fields that come in messages of their own (volume, high, low, close).
+
+        Raises:
+            BrokerRefused: the broker's error for this request. RequestTimeout: no usable quote within `timeout_s`.
+            NoLineFree: all lines were taken for so long. UnknownInstrument: no contract, or several, fit.
+            NotReady: the link is, or went, down.
+        """
+        self._live()
+        quote: asyncio.Future[ev.Tick] = asyncio.get_running_loop().create_future()
+        settled = asyncio.Event()
+        newest: list[ev.Tick] = []
+
+        def on_news(line: Line) -> None:
+            if line.tick is not None and has_quote(line.tick):
+                newest[:] = [line.tick]
+                if not quote.done():
+                    quote.set_result(line.tick)
+                if is_whole(line.tick):
+                    settled.set()
+            elif line.failure is not None and not quote.done():
+                quote.set_exception(line.failure)
+
+        line = self.lines.hold(instrument, on_news)
+        try:
+            on_news(line)
+            async with asyncio.timeout(timeout_s):
+                await quote
+            if settle_s > 0:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(settle_s):
+                        await settled.wait()
+            return newest[0]
+        except TimeoutError:
+            if line.waiting:
+                raise NoLineFree(str(instrument), self.lines.cap, timeout_s) from None
+            raise RequestTimeout(f"first quote of {instrument}", timeout_s) from None
+        finally:
+            self.lines.let_go(line, on_news)
+            if not quote.cancel() and not quote.cancelled():
+                quote.exception()  # mark as seen: who was cancelled at the same moment does not look
+
+    # --- market-data lines -------------------------------------------------------------------------------------------
+
+    async def _stay_subscribed(self, connection: Connection) -> None:
+        """Make true what is wanted: cancel, request, ask again for what stays silent or was refused."""
+        loop, lines = asyncio.get_running_loop(), self.lines
+        async with asyncio.TaskGroup() as asking:  # one contract that nobody answers for must not hold up the others
+            while True:
+                due = lines.to_request(loop.time()) if connection.ready else []
+                old_contracts = [lines.release(line) for line in due]
+                for contract in [*lines.take_cancelled(), *old_contracts]:
+                    if contract is not None:
+                        connection.ib.stop_quotes(contract)
+                for contract in lines.take_forgotten():
+                    connection.ib.stop_quotes(contract, tell=False)
+                pacer = connection.ib.client.pacer
+                pacer.defer_releases(but=max(0, lines.taken + pacer.releases - lines.cap))
+                for line in due:
+                    asking.create_task(
+                        self._request_line(connection, line, line.attempt), name=f"session:ask {line.instrument}"
+                    )
+                due_s = lines.next_due_s() if connection.ready else None
+                try:
+                    async with asyncio.timeout_at(due_s):
+                        await lines.changed()
+                except TimeoutError:
+                    pass
+
+    async def _request_line(self, connection: Connection, line: Line, attempt: int) -> None:
+        loop, lines = asyncio.get_running_loop(), self.lines
+        con_id, refusal = 0, None
+        try:
+            con_id = await self._con_id(connection, line.instrument)
+        except (BrokerRefused, UnknownInstrument, RequestTimeout) as exc:
+            refusal = exc
+        if not lines.is_asking(line, attempt):
+            return  # overtaken: nobody wants it any more, or it was asked for anew
+        if not connection.ready and not isinstance(refusal, (BrokerRefused, UnknownInstrument)):
+            lines.postponed(line)
+            return
+        match refusal:
+            case BrokerRefused():
+                lines.refused(line, refusal.code, refusal.text, loop.time(), refusal)
+            case UnknownInstrument():
+                lines.refused(line, translate.NO_SUCH_CONTRACT, str(refusal), loop.time(), refusal)
+            case RequestTimeout():
+                log.warning("no contract details", instrument=str(line.instrument), error=str(refusal))
+                lines.refused(line, 0, str(refusal), loop.time(), refusal)
+            case None:
+                contract = translate.contract_of(line.instrument, con_id)
+                request, ticker = connection.ib.start_quotes(contract, translate.generic_ticks(line.instrument))
+                pacer = connection.ib.client.pacer
+                sent_s = loop.time() + pacer.wait_s
+                lines.requested(line, request, ticker, contract, sent_s, releasing=pacer.releases)
+
+
+def has_quote(tick: ev.Tick) -> bool:
+    """Whether it holds something to go by: both sides of the market, or a last price."""
+    return (tick.bid is not None and tick.ask is not None) or tick.last is not None
+
+
+def is_whole(tick: ev.Tick) -> bool:
+    """Whether nothing is missing that a quote of a stock in session has."""
+    return None not in {tick.bid, tick.ask, tick.last, tick.volume, tick.high, tick.low, tick.close}

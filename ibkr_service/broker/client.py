@@ -1,0 +1,321 @@
+"""The library's client with a linear framing, a short path for ticks, and a pacer in front of the socket.
+
+ib_insync cuts every message off the front of its buffer, which copies the rest of the chunk each time: quadratic in
+the chunk. Each message then becomes text, a list, a dictionary look-up and three event emissions. Here the buffer is
+walked once; price and size ticks, nearly all that comes, are read from the bytes; events without listeners are not
+emitted. What comes out is the same, field by field and event by event: `tests/broker/test_client.py` feeds both the
+same bytes in random chunks. Anything unusual (a wrong number of fields, a number that is none) takes the library's own
+road and meets its own error.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ib_insync.client import Client as LibraryClient
+from ib_insync.connection import Connection as LibraryConnection
+from ib_insync.objects import TickData
+from ib_insync.wrapper import Wrapper as LibraryWrapper
+
+from ibkr_service.broker.pacer import Pacer
+
+if TYPE_CHECKING:
+    from ibkr_service.broker.ib import IB
+
+log = logging.getLogger("eventkit.event")  # an error logged there is a fault that is looked into
+_length_at = struct.Struct(">I").unpack_from
+PREFIX = 4  # bytes of a message's length
+IDS_MAX = 1_000  # request ids remembered; a line has one, so these are the lines of some minutes
+TICK_TYPES = {str(number).encode(): number for number in range(128)}
+TICK_PRICE, TICK_SIZE = b"12"  # the first byte of these messages; the second is the separator
+BID, ASK, LAST = 1, 2, 4
+BID_SIZE, ASK_SIZE, VOLUME = 0, 3, 8
+
+Sink = Callable[[datetime, float, int, float, float], None]
+"""Takes the ticks of one request in the order in which they came: when (UTC, loop time), tick type, price, size."""
+
+
+class TickWrapper(LibraryWrapper):
+    """The library's wrapper, its two busiest methods made short. Where they differ from it, that is a defect."""
+
+    ib: IB
+
+    def __init__(self, ib: IB) -> None:
+        super().__init__(ib)
+        self.pendingTickers: set[Any]
+        self.sinks: dict[int, Sink] = {}  # by request id: who must see every tick
+        self.keeps_ticks = True  # in `ticker.ticks`, as the library does; False for who does not read them
+        self.on_tickers: Callable[[Iterable[Any]], None] | None = None  # told before the library's own listeners
+
+    def priceSizeTick(  # noqa: C901, PLR0912 - a call more for each tick would cost a tenth of its time
+        self, reqId: int, tickType: int, price: float, size: float
+    ) -> None:
+        ticker = self.reqId2Ticker.get(reqId)
+        if ticker is None:
+            super().priceSizeTick(reqId, tickType, price, size)
+            return
+        if tickType == BID:
+            if price != ticker.bid:
+                ticker.prevBid, ticker.bid = ticker.bid, price
+            elif size == ticker.bidSize:
+                return
+            if size != ticker.bidSize:
+                ticker.prevBidSize, ticker.bidSize = ticker.bidSize, size
+        elif tickType == ASK:
+            if price != ticker.ask:
+                ticker.prevAsk, ticker.ask = ticker.ask, price
+            elif size == ticker.askSize:
+                return
+            if size != ticker.askSize:
+                ticker.prevAskSize, ticker.askSize = ticker.askSize, size
+        elif tickType == LAST:
+            if price != ticker.last:
+                ticker.prevLast, ticker.last = ticker.last, price
+            if size != ticker.lastSize:
+                ticker.prevLastSize, ticker.lastSize = ticker.lastSize, size
+        else:
+            told = len(ticker.ticks)
+            super().priceSizeTick(reqId, tickType, price, size)
+            if len(ticker.ticks) > told and (sink := self.sinks.get(reqId)):
+                sink(self.lastTime, self.ib.last_byte_s, tickType, price, size)
+            return
+        now = self.lastTime
+        if ticker.time is not now:  # a ticker's hash is a Python function: asked once a chunk, not once a tick
+            ticker.time = now
+            self.pendingTickers.add(ticker)
+        if price or size:
+            if self.keeps_ticks:
+                ticker.ticks.append(TickData(now, tickType, price, size))
+            if self.sinks and (sink := self.sinks.get(reqId)):
+                sink(now, self.ib.last_byte_s, tickType, price, size)
+
+    def tickSize(self, reqId: int, tickType: int, size: float) -> None:  # noqa: C901 - as above
+        ticker = self.reqId2Ticker.get(reqId)
+        if ticker is None:
+            super().tickSize(reqId, tickType, size)
+            return
+        if tickType == VOLUME:
+            price, ticker.volume = -1.0, size
+        elif tickType == BID_SIZE:
+            if size == ticker.bidSize:
+                return
+            price, ticker.prevBidSize, ticker.bidSize = ticker.bid, ticker.bidSize, size
+        elif tickType == ASK_SIZE:
+            if size == ticker.askSize:
+                return
+            price, ticker.prevAskSize, ticker.askSize = ticker.ask, ticker.askSize, size
+        else:
+            told = len(ticker.ticks)
+            super().tickSize(reqId, tickType, size)
+            if len(ticker.ticks) > told and (sink := self.sinks.get(reqId)):
+                sink(self.lastTime, self.ib.last_byte_s, tickType, ticker.ticks[-1].price, size)
+            return
+        now = self.lastTime
+        if ticker.time is not now:
+            ticker.time = now
+            self.pendingTickers.add(ticker)
+        if price or size:
+            if self.keeps_ticks:
+                ticker.ticks.append(TickData(now, tickType, price, size))
+            if self.sinks and (sink := self.sinks.get(reqId)):
+                sink(now, self.ib.last_byte_s, tickType, price, size)
+
+    def tcpDataArrived(self) -> None:
+        ib = self.ib
+        ib.last_byte_s, self.lastTime = ib.loop.time(), ib.clock.now()
+        if self.pendingTickers:
+            for ticker in self.pendingTickers:
+                ticker.ticks, ticker.tickByTicks, ticker.domTicks = [], [], []
+            self.pendingTickers = set()
+
+    def tcpDataProcessed(self) -> None:
+        ib, pending = self.ib, self.pendingTickers
+        if ib.updateEvent._slots:  # noqa: SLF001 - its len() is a Python function
+            ib.updateEvent.emit()
+        if not pending:
+            return
+        for ticker in pending:
+            ticker.time = self.lastTime
+        if self.on_tickers is not None:
+            self.on_tickers(pending)
+        for ticker in pending:
+            if ticker.updateEvent._slots:  # noqa: SLF001 - same
+                ticker.updateEvent.emit(ticker)
+        if ib.pendingTickersEvent._slots:  # noqa: SLF001 - same
+            ib.pendingTickersEvent.emit(pending)
+
+
+class Connection(LibraryConnection):
+    """Hands bytes over without the detour of an event; the library's own event is for those who listen."""
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._take = take
+
+    def data_received(self, data: bytes) -> None:
+        """As eventkit, an exception is logged and the connection goes on."""
+        try:
+            self._take(data)
+        except Exception:
+            log.exception("error while reading from the gateway")
+        if self.hasData._slots:  # noqa: SLF001 - same
+            self.hasData.emit(data)
+
+
+class Client(LibraryClient):
+    """Reads the socket in one pass; sends through a pacer instead of the library's throttle."""
+
+    def __init__(self, wrapper: TickWrapper, max_rate_per_s: int) -> None:
+        self.pacer = Pacer(self._transmit, max_rate_per_s)
+        self._resets = 0
+        self._written: list[str] | None = None
+        self._ids: dict[bytes, int] = {}
+        self._data: bytes | bytearray
+        super().__init__(wrapper)
+        self.conn = Connection(self._onSocketHasData)
+        self.conn.disconnected += self._onSocketDisconnected
+
+    def reset(self) -> None:
+        super().reset()
+        self._resets += 1  # whoever is walking a buffer now holds bytes of a connection that is over
+        self._missing = 0
+
+    # --- outbound ----------------------------------------------------------------------------------------------------
+
+    def sendMsg(self, msg: str) -> None:
+        if self._written is not None:
+            self._written.append(msg)
+        elif msg:
+            self.pacer.send(msg)
+
+    def written(self, send: Callable[[], None]) -> str:
+        """What one of the library's methods would send; it is not sent."""
+        self._written = found = []
+        try:
+            send()
+        finally:
+            self._written = None
+        (message,) = found
+        return message
+
+    def _transmit(self, message: str) -> None:
+        self.conn.sendMsg(self._prefix(message.encode()))
+
+    # --- inbound -----------------------------------------------------------------------------------------------------
+
+    def _onSocketHasData(self, data: bytes) -> None:
+        self.wrapper.tcpDataArrived()
+        self._numBytesRecv += len(data)
+        if self._data:
+            # A message in many pieces: gathered, and looked at when it is whole.
+            self._data += data
+            if len(self._data) < self._missing:
+                self.wrapper.tcpDataProcessed()
+                return
+            data = bytes(self._data)
+        self._walk(data)
+        self.wrapper.tcpDataProcessed()
+
+    def _walk(self, data: bytes) -> None:
+        """Handle all whole messages; keep the rest."""
+        resets, at, size, count = self._resets, 0, len(data), 0
+        price_tick, size_tick = self.wrapper.priceSizeTick, self.wrapper.tickSize
+        ids, length_at, ticking = self._ids, _length_at, self._is_ticking()
+        try:
+            # As the library: a length with nothing behind it is looked at when more has come.
+            while size - at > PREFIX:
+                begin = at + PREFIX
+                end = begin + length_at(data, at)[0]
+                if end > size:
+                    break
+                at, count = end, count + 1
+                if ticking and end - begin > 1 and data[begin + 1] == 0:
+                    kind = data[begin]
+                    try:
+                        if kind == TICK_PRICE:
+                            _, _, request, tick_type, price, volume, _, _ = data[begin:end].split(b"\0")
+                            if price:
+                                # Looking a number up takes a quarter of the time of reading it.
+                                price_tick(
+                                    ids.get(request) or self._id(request),
+                                    TICK_TYPES[tick_type],
+                                    float(price),
+                                    float(volume or 0),
+                                )
+                            continue
+                        if kind == TICK_SIZE:
+                            _, _, request, tick_type, volume, _ = data[begin:end].split(b"\0")
+                            size_tick(ids.get(request) or self._id(request), TICK_TYPES[tick_type], float(volume or 0))
+                            continue
+                    except (ValueError, KeyError):  # from reading the arguments: these two methods raise nothing
+                        pass
+                self._handle(data[begin:end])
+                if self._resets != resets:
+                    return
+                ticking = self._is_ticking()
+        finally:
+            self._numMsgRecv += count
+            if self._resets == resets:
+                self._keep(data, at)
+
+    def _is_ticking(self) -> bool:
+        """Whether ticks may take the short path."""
+        return self._apiReady and not self._logger.isEnabledFor(logging.DEBUG)
+
+    def _id(self, text: bytes) -> int:
+        """A request id; remembered, since nearly every tick repeats one."""
+        if len(self._ids) >= IDS_MAX:
+            self._ids.clear()
+        number = self._ids[text] = int(text)
+        return number
+
+    def _keep(self, data: bytes, at: int) -> None:
+        """Remember what is not a whole message yet, and how much it takes to be one."""
+        if at == len(data):
+            if self._data:
+                self._data = b""
+            return
+        rest = self._data = bytearray(data[at:])
+        self._missing = PREFIX + 1 if len(rest) <= PREFIX else PREFIX + _length_at(rest)[0]
+
+    def _handle(self, body: bytes) -> None:
+        """The library's own road: the handshake, the start of the API, and all messages that are no ticks."""
+        fields = body.decode(errors="backslashreplace").split("\0")
+        fields.pop()  # what follows the last separator
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._logger.debug("<<< %s", ",".join(fields))
+        if not self._serverVersion and len(fields) == 2:  # noqa: PLR2004 - version and time
+            self._on_handshake(fields[0])
+            return
+        if not self._apiReady:
+            self._snoop(fields)
+        self.decoder.interpret(fields)
+
+    def _on_handshake(self, version: str) -> None:
+        self._serverVersion = int(version)
+        if self._serverVersion < self.MinClientVersion:
+            self._onSocketDisconnected("TWS/gateway version must be >= 972")
+            return
+        self.decoder.serverVersion = self._serverVersion
+        self.connState = LibraryClient.CONNECTED
+        self.startApi()
+        self.wrapper.connectAck()
+        self._logger.info("Logged on to server version %s", self._serverVersion)
+
+    def _snoop(self, fields: list[str]) -> None:
+        """The API is ready when the first order id and the accounts are known."""
+        match int(fields[0]):
+            case 9:
+                _, _, valid_id = fields
+                self.updateReqId(int(valid_id))
+                self._hasReqId = True
+            case 15:
+                _, _, accounts = fields
+                self._accounts = [account for account in accounts.split(",") if account]
+        if self._hasReqId and self._accounts:
+            self._apiReady = True
+            self.apiStart.emit()

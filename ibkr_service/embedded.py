@@ -1,0 +1,65 @@
+"""The simulated gateway inside the process: on a free loopback port, with a journal of its own.
+
+The simulated broker forgets everything with the process, so a journal kept across runs would only disagree with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import time
+
+from ibkr_service.app import AppConfig
+from ibkr_service.clock import Clock
+from ibkr_service.core.errors import Unfit
+from ibkr_service.settings import SimulatorSettings
+from ibkr_service.sim import Gateway, GatewayConfig, ReplayError, ReplayFile, Server, serve
+
+
+@asynccontextmanager
+async def embedded_gateway(
+    settings: SimulatorSettings, clock: Clock, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[Server]:
+    """A simulated gateway, on a free loopback port unless told otherwise, for as long as the context lasts.
+
+    Raises:
+        Unfit: the recording cannot be read.
+    """
+    server = await serve(gateway_of(settings, clock), host, port)
+    try:
+        yield server
+    finally:
+        await server.close()
+
+
+def gateway_of(settings: SimulatorSettings, clock: Clock) -> Gateway:
+    """The simulated gateway that the settings describe.
+
+    Raises:
+        Unfit: the recording cannot be read.
+    """
+    replay = (ReplayFile.parse(settings.replay),) if settings.replay else ()
+    config = GatewayConfig(
+        seed=settings.seed,
+        started_at=clock.now(),
+        speed=settings.speed,
+        replay=replay,
+        hours=settings.hours,
+        nightly_reset=time.fromisoformat(settings.nightly_reset) if settings.nightly_reset else None,
+    )
+    try:
+        return Gateway(config)
+    except (ReplayError, ValueError) as exc:
+        raise Unfit(f"simulator.replay: {exc}") from exc
+
+
+def at_embedded(config: AppConfig, server: Server) -> AppConfig:
+    """The same service at an embedded gateway, with that one's own journal, begun anew."""
+    path = config.journal_path
+    return replace(
+        config,
+        session=replace(config.session, host="127.0.0.1", port=server.port),
+        journal_path=path.with_name(f"{path.stem}-simulated{path.suffix}"),
+        journal_fresh=True,
+    )

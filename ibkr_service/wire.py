@@ -1,0 +1,79 @@
+"""What a desk is connected to: the narrow things that the session provides, and a desk knows only by their shape.
+
+Orders and questions leave through a `Wire`, quotes are asked for of a `Watching`; `broker/` satisfies both without
+either knowing the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ibkr_service.core import events as ev
+from ibkr_service.core.chain import ChainRequest, OptionChain
+from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.core.orders import Order
+from ibkr_service.mailbox import Stream
+from ibkr_service.marketdata import PastData, Streaming
+
+TickItem = ev.RawTick | ev.Gap | ev.Resumed | ev.SubscriptionFailed | ev.SubscriptionWaiting
+
+
+class Wire(Protocol):
+    """The narrow thing a desk places orders on.
+
+    What is synchronous acts at once or not at all.
+    """
+
+    def check_can_place(self) -> str:
+        """The account that an order would name; raises `NotReady` or `Paced` if none can leave now."""
+        ...
+
+    def place(self, order: Order) -> tuple[int, int]:
+        """Send; returns (order id, connection number). Raises `NotReady` or `Paced` if it was not sent."""
+        ...
+
+    def cancel(self, order: Order) -> bool:
+        """Send a cancellation; False if that is not possible now."""
+        ...
+
+    async def con_id(self, instrument: AnyInstrument) -> int:
+        """The broker's id of an instrument."""
+        ...
+
+    async def first_quote(self, instrument: AnyInstrument, timeout_s: float, settle_s: float = 0.0) -> ev.Tick:
+        """One usable quote."""
+        ...
+
+    async def request(self, name: str, *arguments: object, timeout_s: float | None = None, **options: object) -> Any:  # noqa: ANN401 - as many shapes as requests
+        """Any read-only request of ib_insync."""
+        ...
+
+    async def option_chain(self, wanted: ChainRequest) -> OptionChain:
+        """A chain with quotes and greeks."""
+        ...
+
+    @property
+    def history(self) -> PastData:
+        """Where history is asked for."""
+        ...
+
+    @property
+    def streams(self) -> Streaming:
+        """Where streams other than quotes are opened."""
+        ...
+
+
+class Watching(Protocol):
+    """Where market data is asked for."""
+
+    def watch(self, instrument: AnyInstrument) -> ev.Tick | None:
+        """One more watcher; the newest quote if there is one already."""
+        ...
+
+    def unwatch(self, instrument: AnyInstrument) -> None:
+        """One watcher less."""
+        ...
+
+    def every_tick(self, instrument: AnyInstrument, unread_max: int) -> Stream[TickItem]:
+        """Each tick by itself."""
+        ...

@@ -1,0 +1,123 @@
+"""A day of virtual time: subscriptions come and go, a chain every minute, reconnects; nothing leaks, memory is flat.
+
+Goal: what runs for weeks must look after a day as it did after its first hour. Method: a `World` in virtual time under
+tracemalloc; the gateway's count of lines is compared with ours every ten minutes. Normal tests live through 20 minutes
+and measure from the tenth on; the whole day takes a quarter of an hour: `make test ARGS="-m day"`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count, cycle
+
+import pytest
+
+from ibkr_service.core.instrument import Forex, Future, Index, Stock
+from ibkr_service.sim import GatewayConfig
+from ibkr_service.sim.listing import PAIRS, STOCKS
+from ibkr_service.sim.marketdata import lines_used
+from ibkr_service.supervisor import StrategySpec
+from tests.world import EPOCH, World, WorldConfig
+
+LINES = 40
+GROWTH_MAX = 0.05
+SIM = "*/ibkr_service/sim/*"
+MINUTE_S, HOUR_S = 60, 3_600
+WATCHED = [*(Stock(row.symbol) for row in STOCKS[:20]), *(Forex(row.symbol, row.currency) for row in PAIRS[:10])]
+UNDERLYINGS = [Stock("AAPL"), Index("SPX", "CBOE"), Stock("MSFT"), Future("ES", "202612", "CME")]
+
+
+class Trader:
+    """Asks for a chain every minute, watches and unwatches, opens streams and closes them."""
+
+    def __init__(self) -> None:
+        self.desk = None
+        self.whole = self.partial = 0
+
+    async def read(self, desk) -> None:
+        """Read until stopped."""
+        self.desk = desk
+        async for _ in desk.events():
+            pass
+
+    async def live(self, minutes: Iterator[int], end_s: float) -> None:
+        """Until a loop time."""
+        loop, underlyings = asyncio.get_running_loop(), cycle(UNDERLYINGS)
+        for minute in minutes:
+            began_s = loop.time()
+            if began_s >= end_s:
+                return
+            coming, going = (WATCHED[(minute + n) % len(WATCHED)] for n in (0, len(WATCHED) // 2))
+            self.desk.watch(coming)
+            self.desk.unwatch(going)
+            async with self.desk.every_tick(WATCHED[minute % 7]):
+                chain = await self.desk.option_chain(next(underlyings), expiries=2, strikes=4, deadline_s=50)
+            self.whole += chain.complete
+            self.partial += not chain.complete
+            await asyncio.sleep(began_s + MINUTE_S - loop.time())
+
+
+def memory() -> tuple[int, int]:
+    """Bytes in use: by all but the simulator, and by it.
+
+    The simulator remembers prices and frames, in numbers that are bounded but take many hours to be reached.
+    """
+    gc.collect()
+    total, _ = tracemalloc.get_traced_memory()
+    simulator = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(inclusive=True, filename_pattern=SIM)])
+    its = sum(trace.size for trace in simulator.traces)
+    return total - its, its
+
+
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize(
+    ("hours", "first", "reconnect"), [(0.34, 0.1, 0.15), pytest.param(24, 1, 5.9, marks=pytest.mark.day)]
+)
+async def test_a_day(tmp_path, hours, first, reconnect):
+    """No line leaked at any time, and memory within 5 % of what it was after the first hour."""
+    trader = Trader()
+    config = WorldConfig(folder=tmp_path, strategies=[StrategySpec("s", trader.read)])
+    config.gateway = GatewayConfig(
+        started_at=EPOCH,
+        latency={"*": (0.05, 0.15)},
+        greeks_delay_s=(0.5, 2.0),
+        quote_interval_s=20.0,
+        market_data_lines_max=LINES,
+    )
+    config.session = replace(config.session, market_data_lines=LINES)
+    loop, minutes = asyncio.get_running_loop(), count()
+    tracemalloc.start()
+    try:
+        async with World(config) as world:
+            await world.until_ready()
+            await world.until(lambda: trader.desk is not None)
+            levels, reconnect_s = [], reconnect * HOUR_S
+            while loop.time() < hours * HOUR_S:
+                await trader.live(minutes, loop.time() + 10 * MINUTE_S)
+                await asyncio.sleep(15)  # what we gave back is given back there
+                wanted = {line.instrument for line in world.app.session.lines}
+                assert wanted == trader.desk._subscriber.watched
+                assert lines_used(world.gateway) == len(wanted) > 5
+                world.events.clear()  # the test's own record
+                if loop.time() >= first * HOUR_S:
+                    levels.append(memory())
+                if loop.time() > reconnect_s:
+                    reconnect_s += reconnect * HOUR_S
+                    world.faults.drop()
+            opened = world.app.book.session
+        growth = max(ours for ours, _ in levels) / levels[0][0] - 1
+        print(  # noqa: T201 - the figures are what it is run for
+            f"{hours} hours, {trader.whole} chains, {opened} sessions: "
+            f"{levels[0][0] / 1e6:.2f} MB after {first} h, {levels[-1][0] / 1e6:.2f} MB at the end, "
+            f"never more than {growth:+.2%}; the simulator {levels[0][1] / 1e6:.2f}, {levels[-1][1] / 1e6:.2f} MB"
+        )
+        assert opened > 1
+        assert trader.whole > hours * 45
+        assert trader.partial == 0
+        assert growth < GROWTH_MAX
+    finally:
+        tracemalloc.stop()
