@@ -194,7 +194,8 @@ class Client(LibraryClient):
 
     def written(self, send: Callable[[], None]) -> str:
         """What one of the library's methods would send; it is not sent."""
-        self._written = found = []
+        found: list[str] = []
+        self._written = found
         try:
             send()
         finally:
