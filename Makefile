@@ -31,7 +31,7 @@ run: $(STAMP) ## the demo on the simulator; FOR=30s ends it, ARGS=… goes to `i
 	@$(PY) -m ibkr_service run --demo $(if $(FOR),--for $(FOR)) $(ARGS)
 
 test: $(STAMP) ## the tests; ARGS=… goes to pytest
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 check: $(STAMP) ## format, lint, types, layers, length of functions
 	@$(PY) -m ruff format --check --quiet . || { echo "make format puts this right"; exit 1; }

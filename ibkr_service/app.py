@@ -286,7 +286,7 @@ class App:
 
     def _take_tick(self, tick: ev.Tick) -> None:
         """Record a tick as it comes in, unless facts are waiting that came before it."""
-        if len(self.inbox):
+        if self.inbox.queue:
             self.inbox.put(tick)
         else:
             self.hub.tick(tick)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -48,7 +49,7 @@ T = TypeVar("T")
 Tell = Callable[[int, int], None]
 Ask = Callable[[BrokerApi, Tell], Awaitable[T]]
 
-EXIT_INTERRUPTED = 130  # as of a process that SIGINT has ended
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # as of processes that SIGINT and SIGTERM have ended
 QUOTE_S, CHAIN_S, PAGE_S = 10.0, 30.0, 300.0  # how long to wait unless --timeout says otherwise
 PNL_S, LOOK_S = 3.0, 0.05  # profit and loss come in subscriptions of their own, about a second after all else
 # Failures that end a command, which says them itself, in one line.
@@ -221,6 +222,8 @@ def look(connection: Connection, about: str, ask: Ask[T]) -> T:
                 answer = runner.run(_ask(broker, ask, tell))
             except KeyboardInterrupt:
                 raise typer.Exit(EXIT_INTERRUPTED) from None
+            except asyncio.CancelledError:
+                raise typer.Exit(EXIT_TERMINATED) from None
             except (FatalError, JournalError):
                 raise
             except InvalidRequest as exc:
@@ -234,6 +237,10 @@ def look(connection: Connection, about: str, ask: Ask[T]) -> T:
 
 
 async def _ask(broker: BrokerApi, ask: Ask[T], tell: Tell) -> T:
+    asking = asyncio.current_task()
+    assert asking is not None, "this is a coroutine of a task"
+    with suppress(NotImplementedError):  # virtual time knows no signals; SIGINT is asyncio's own
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asking.cancel)
     async with broker:
         return await ask(broker, tell)
 

@@ -252,17 +252,17 @@ class Inbox:
         self.peak = 0
         self.on_high: Callable[[], None] = _nothing
         self.on_low: Callable[[], None] = _nothing
-        self._events: deque[ev.Event] = deque()
+        self.queue: deque[ev.Event] = deque()  # empty is what the ticks' short way asks
         self._bell = _Bell()
         self._is_high = False
 
     def __len__(self) -> int:
-        return len(self._events)
+        return len(self.queue)
 
     def put(self, event: ev.Event) -> None:
         """Add an event; never waits."""
-        self._events.append(event)
-        size = len(self._events)
+        self.queue.append(event)
+        size = len(self.queue)
         self.peak = max(self.peak, size)
         if size > self.high and not self._is_high:
             self._is_high = True
@@ -271,14 +271,14 @@ class Inbox:
 
     async def get(self) -> ev.Event:
         """The oldest event; waits for one."""
-        while not self._events:
+        while not self.queue:
             await self._bell.wait()
         return self.pop()
 
     def pop(self) -> ev.Event:
         """The oldest event, which must exist."""
-        event = self._events.popleft()
-        if self._is_high and len(self._events) * 2 < self.high:
+        event = self.queue.popleft()
+        if self._is_high and len(self.queue) * 2 < self.high:
             self._is_high = False
             self.on_low()
         return event

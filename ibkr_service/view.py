@@ -108,6 +108,8 @@ class View:
         if gap is not None:
             return f"no quote since {gap.since:%H:%M:%S} UTC ({gap.reason})"
         quote = self.book.quote(instrument)
+        if quote is None:
+            return f"no quote ({self._watching.why_no_quote(instrument)})"
         return risk.why_unusable(quote, self._limits.max_quote_age_s, asyncio.get_running_loop().time())
 
     # --- market data -------------------------------------------------------------------------------------------------

@@ -74,6 +74,10 @@ class Watching(Protocol):
         """One watcher less."""
         ...
 
+    def why_no_quote(self, instrument: AnyInstrument) -> str:
+        """What keeps a quote of it from coming, in words."""
+        ...
+
     def every_tick(self, instrument: AnyInstrument, unread_max: int) -> Stream[TickItem]:
         """Each tick by itself."""
         ...

@@ -463,8 +463,9 @@ async def test_simulated_mode_at_a_named_port_is_the_gateway_there(tmp_path, gat
 
 
 @pytest.mark.tcp
-async def test_ctrl_c_ends_at_once_and_leaves_nothing(tmp_path, monkeypatch):
-    """While a gateway does not answer: exit code 130, no traceback, no temporary folder."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_ctrl_c_ends_at_once_and_leaves_nothing(tmp_path, monkeypatch, number, code):
+    """While a gateway does not answer: no traceback, no temporary folder. Being terminated is the same."""
     called = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -477,8 +478,8 @@ async def test_ctrl_c_ends_at_once_and_leaves_nothing(tmp_path, monkeypatch):
         port = server.sockets[0].getsockname()[1]
         async with process("quote", "AAPL", "--port", str(port), cwd=tmp_path) as quote:
             await called.wait()
-            quote.send_signal(signal.SIGINT)
+            quote.send_signal(number)
             async with asyncio.timeout(10):
                 out, err = await quote.communicate()
-    assert (quote.returncode, out, err) == (130, b"", b"")
+    assert (quote.returncode, out, err) == (code, b"", b"")
     assert list(tmp_path.iterdir()) == []

@@ -95,6 +95,10 @@ class Watching:
         """One less."""
         self.watched.remove(instrument)
 
+    def why_no_quote(self, instrument):
+        """What the lines know."""
+        return f"nothing of {instrument}"
+
 
 class Office:
     """A hub on a fresh journal, a wire, and desks that know each other only through them."""
@@ -521,6 +525,7 @@ async def test_a_quote_is_given_only_if_it_can_price_an_order(office, desk):
     """Live, two-sided, young, and not inside a gap."""
     now_s = asyncio.get_running_loop().time()
     assert desk.quote(EUR) is None
+    assert desk.why_unusable(EUR) == "no quote (nothing of EUR.USD)"
     office.record(ev.Tick, instrument=EUR, bid=1.0, ask=1.1, data_type="delayed", mono_s=now_s)
     assert desk.quote(EUR) is None
     office.record(ev.Tick, instrument=EUR, bid=1.0, ask=1.1, data_type="live", mono_s=now_s)

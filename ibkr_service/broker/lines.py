@@ -184,6 +184,17 @@ class Lines:
         await self._wanted.wait()
         self._wanted.clear()
 
+    def why_no_quote(self, instrument: AnyInstrument) -> str:
+        """Why there is no quote of it (yet), in words that continue "no quote"."""
+        line = self._lines.get(instrument)
+        if line is None:
+            return "nobody watches it"
+        if line.failure is not None:
+            return str(line.failure)
+        if line.waiting:
+            return f"all {self.cap} market-data lines are taken by what is no less urgent"
+        return "none has come yet"
+
     def poke(self) -> None:
         """Let the subscriber look at all lines again."""
         self._wanted.set()

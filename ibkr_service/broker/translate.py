@@ -36,7 +36,7 @@ NO_SUCH_CONTRACT = 200  # "No security definition has been found for the request
 NO_GREEK = -2.0  # TWS's "not computed"
 UNSET_FROM = 1e300  # TWS writes "unset" as the largest double, in several spellings
 
-_DATA_TYPES: dict[int, ev.DataType] = {1: "live", 2: "frozen", 3: "delayed", 4: "delayed_frozen"}
+_DATA_TYPES: dict[int, ev.DataType] = {0: "unknown", 1: "live", 2: "frozen", 3: "delayed", 4: "delayed_frozen"}
 # TWS's tick types (https://interactivebrokers.github.io/tws-api/tick_types.html), live and delayed.
 TICK_FIELDS: dict[int, str] = {
     **dict.fromkeys((1, 66), "bid"),
@@ -346,7 +346,8 @@ def tick(at: datetime, session: int, instrument: AnyInstrument, ticker: Any, epo
 
     `data_type` stays "unknown" until the broker has said what it sends.
     """
-    bid, bid_size, ask, ask_size = ticker.bid, ticker.bidSize, ticker.ask, ticker.askSize
+    now = ticker.__dict__  # a dataclass has its defaults in the class, where every look-up would begin
+    bid, bid_size, ask, ask_size = now["bid"], now["bidSize"], now["ask"], now["askSize"]
     if not (0 < bid < UNSET_FROM and bid_size >= 0):  # nearly always it is; NaN compares False
         bid, bid_size = _quote(bid, bid_size)
     if not (0 < ask < UNSET_FROM and ask_size >= 0):
@@ -355,20 +356,20 @@ def tick(at: datetime, session: int, instrument: AnyInstrument, ticker: Any, epo
         instrument,
         bid,
         ask,
-        last if 0 <= (last := ticker.last) < UNSET_FROM else None,
+        last if 0 <= (last := now["last"]) < UNSET_FROM else None,
         bid_size,
         ask_size,
-        last_size if 0 <= (last_size := ticker.lastSize) < UNSET_FROM else None,
-        volume if 0 <= (volume := ticker.volume) < UNSET_FROM else None,
-        high if 0 <= (high := ticker.high) < UNSET_FROM else None,
-        low if 0 <= (low := ticker.low) < UNSET_FROM else None,
-        first if 0 <= (first := ticker.open) < UNSET_FROM else None,
-        close if 0 <= (close := ticker.close) < UNSET_FROM else None,
-        _DATA_TYPES.get(getattr(ticker, "told_data_type", 0), "unknown"),
+        last_size if 0 <= (last_size := now["lastSize"]) < UNSET_FROM else None,
+        volume if 0 <= (volume := now["volume"]) < UNSET_FROM else None,
+        high if 0 <= (high := now["high"]) < UNSET_FROM else None,
+        low if 0 <= (low := now["low"]) < UNSET_FROM else None,
+        first if 0 <= (first := now["open"]) < UNSET_FROM else None,
+        close if 0 <= (close := now["close"]) < UNSET_FROM else None,
+        _DATA_TYPES.get(now.get("told_data_type", 0), "unknown"),
         epoch,
         mono_s,
-        ticker.halted > 0,
-        None if ticker.modelGreeks is None else greeks(ticker.modelGreeks),
+        now["halted"] > 0,
+        None if now["modelGreeks"] is None else greeks(now["modelGreeks"]),
         open_interest(instrument, ticker) if isinstance(instrument, Option) else None,
         at=at,
         session=session,

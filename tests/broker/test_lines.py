@@ -1038,3 +1038,19 @@ def test_whatever_happens_the_budget_holds_and_gaps_and_resumptions_alternate(sc
             await check_stream(stream)
 
     run(play())
+
+
+async def test_why_there_is_no_quote_is_said_in_words():
+    """Nobody watches, none has come, refused, all lines taken."""
+    feed = Feed()
+    assert feed.lines.why_no_quote(EUR) == "nobody watches it"
+    feed.lines.watch(EUR)
+    feed.request()
+    assert feed.lines.why_no_quote(EUR) == "none has come yet"
+    feed.refuse(EUR, 354, "not subscribed")
+    assert "not subscribed (code 354)" in feed.lines.why_no_quote(EUR)
+    few = Feed(lines_max=1)
+    few.lines.watch(EUR)
+    few.lines.watch(AAPL)
+    few.request()
+    assert few.lines.why_no_quote(AAPL).startswith("all 1 market-data lines are taken")
