@@ -22,7 +22,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench conformance fuzz format clean anew
+.PHONY: help run test check bench conformance fuzz crash format clean anew
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -48,6 +48,9 @@ conformance: $(STAMP) ## the clients of others against the simulated gateway, ea
 
 fuzz: $(STAMP) ## mutated conversations against the simulated gateway; SECONDS=60
 	@$(PY) -m tests.sim.fuzz $(or $(SECONDS),60)
+
+crash: $(STAMP) ## kill -9 while it trades, again and again; N=200 kills, SEED=1, ARGS="--point after-send"
+	@$(PY) -m tests.crash.run --rounds $(or $(N),200) --seed $(or $(SEED),1) $(ARGS)
 
 format: $(STAMP) ## put the code into the format that check wants
 	@$(PY) -m ruff check --fix --quiet . ; $(PY) -m ruff format .

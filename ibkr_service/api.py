@@ -16,9 +16,8 @@ import random
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import structlog
 
@@ -30,11 +29,11 @@ from ibkr_service.core import events as ev
 from ibkr_service.core.account import AccountSummary, HeldPosition
 from ibkr_service.core.bars import Bar
 from ibkr_service.core.chain import OptionChain
-from ibkr_service.core.errors import GatewayUnreachable, InvalidIntent, NotReady, RequestTimeout
-from ibkr_service.core.instrument import AnyInstrument, parse
-from ibkr_service.core.orders import Action, Intent, Order
+from ibkr_service.core.errors import GatewayUnreachable, NotReady
+from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.desk import Desk
 from ibkr_service.embedded import at_embedded, embedded_gateway
+from ibkr_service.ordering import Ordering, instrument_of
 from ibkr_service.settings import Settings, SettingsError, load_settings
 from ibkr_service.supervisor import StrategySpec
 
@@ -42,19 +41,13 @@ log = structlog.get_logger("ibkr_service.api")
 
 SCRIPT = "script"  # the name under which a script's orders are booked
 SETTLE_S = 1.0  # volume, high, low and close come in messages of their own, right after the first prices
-CANCEL_TIMEOUT_S = 10.0
-QUOTE_TIMEOUT_S, LOOK_S = 5.0, 0.02
+LOOK_S = 0.02
 
 Config = Settings | Mapping[str, Any] | str | Path | None
 """Settings; single keys, dotted or of `[ibkr]` (`{"port": 4002}`); a settings file; None: settings.toml, if any."""
 
-Direction = Literal["BUY", "SELL", "LONG", "SHORT"]
-OrderType = Literal["MARKET", "LIMIT"]
 
-_ACTIONS: Mapping[str, Action] = {"BUY": "BUY", "SELL": "SELL", "LONG": "BUY", "SHORT": "SELL"}
-
-
-class BrokerApi:
+class BrokerApi(Ordering):
     """What both implementations share. Make one with `get_broker_api`.
 
     Args:
@@ -208,7 +201,7 @@ class BrokerApi:
             UnknownInstrument, BrokerRefused: no such thing, or no permission. RequestTimeout: nobody quotes it now.
             NoLineFree, NotReady: as they say.
         """
-        return await self.desk.first_quote(_instrument(instrument), timeout_s, settle_s=SETTLE_S)
+        return await self.desk.first_quote(instrument_of(instrument), timeout_s, settle_s=SETTLE_S)
 
     async def get_option_chain(self, symbol: AnyInstrument | str, **selection: Any) -> OptionChain:  # noqa: ANN401 - Desk.option_chain says
         """Calls and puts with prices and greeks; the arguments are those of `Desk.option_chain`.
@@ -216,97 +209,11 @@ class BrokerApi:
         Raises:
             UnknownInstrument, InvalidIntent, BrokerRefused, RequestTimeout, NotReady: as they say.
         """
-        return await self.desk.option_chain(_instrument(symbol), **selection)
+        return await self.desk.option_chain(instrument_of(symbol), **selection)
 
     async def get_history(self, instrument: AnyInstrument | str, bar_size: str, **choice: Any) -> list[Bar]:  # noqa: ANN401 - Desk.history says
         """Historical bars; the arguments are those of `Desk.history`."""
-        return await self.desk.history(_instrument(instrument), bar_size, **choice)
-
-    # --- orders ------------------------------------------------------------------------------------------------------
-
-    async def place_order(
-        self,
-        instrument: AnyInstrument | str,
-        direction: Direction,
-        quantity: Decimal | int | str,
-        *,
-        order_type: OrderType = "MARKET",
-        limit_price: Decimal | int | str | None = None,
-        key: str | None = None,
-    ) -> str:
-        """Place an order; returns its reference, which is also its orderRef in TWS.
-
-        Args:
-            quantity, limit_price: exact: Decimal, whole number or text; a float is refused. key: names the wish, so
-            that placing it again, after a crash too, is still one order.
-
-        Raises:
-            InvalidIntent, Refused, NotReady, Paced, KeyReused, JournalError: nothing was sent, for the reason given.
-        """
-        desk = self.desk
-        if direction not in _ACTIONS:
-            raise InvalidIntent(f"direction is one of {', '.join(_ACTIONS)}, not {direction!r}")
-        if order_type not in {"MARKET", "LIMIT"}:
-            raise InvalidIntent(f'order_type is "MARKET" or "LIMIT", not {order_type!r}')
-        if (limit_price is None) == (order_type == "LIMIT"):
-            raise InvalidIntent("a LIMIT order has a limit_price, a MARKET order has none")
-        thing = _instrument(instrument)
-        await desk.qualify(thing)
-        intent = Intent(
-            instrument=thing,
-            action=_ACTIONS[direction],
-            quantity=_exact("quantity", quantity),
-            order_type="MKT" if limit_price is None else "LMT",
-            limit_price=None if limit_price is None else _exact("limit_price", limit_price),
-        )
-        if limit_price is None:
-            await self._quoted(desk, thing)
-        return desk.submit(intent, key=key)
-
-    async def _quoted(self, desk: Desk, instrument: AnyInstrument) -> None:
-        """Watch what a market order is for: the risk gate prices it by a live quote, or says why it cannot."""
-        desk.watch(instrument)
-        try:
-            async with asyncio.timeout(QUOTE_TIMEOUT_S):
-                while desk.why_unusable(instrument) is not None:  # noqa: ASYNC110 - a quote also becomes usable by time
-                    await asyncio.sleep(LOOK_S)
-        except TimeoutError:
-            pass
-
-    async def get_order_status(self, ref: str) -> Order:
-        """The order as it is now: state, filled, remaining, average price, why.
-
-        Raises:
-            UnknownOrder: this service has no such order. NotReady: there is no connection.
-        """
-        return self.desk.order(ref)
-
-    async def cancel_order(self, ref: str, timeout_s: float = CANCEL_TIMEOUT_S) -> Order:
-        """Cancel, and wait for what the broker says; returns the order in its final state, which may be FILLED.
-
-        Raises:
-            UnknownOrder: there is none. RequestTimeout: the broker has not confirmed it in time; the wish stays, and is
-            carried out as soon as it can be.
-        """
-        desk = self.desk
-        desk.cancel(ref)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await desk.finished(ref)
-        except TimeoutError:
-            raise RequestTimeout(f"cancellation of {ref}", timeout_s) from None
-
-    async def wait_for_order(self, ref: str, timeout_s: float) -> Order:
-        """Wait until an order is filled, cancelled or rejected.
-
-        Raises:
-            UnknownOrder: there is none. RequestTimeout: it is still working.
-        """
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self.desk.finished(ref)
-        except TimeoutError:
-            raise RequestTimeout(f"end of {ref}", timeout_s) from None
+        return await self.desk.history(instrument_of(instrument), bar_size, **choice)
 
     # --- account -----------------------------------------------------------------------------------------------------
 
@@ -393,17 +300,3 @@ def _settings(config: Config, *, live: bool) -> Settings:
         case None:
             return load_settings(environ=os.environ, live_flag=live)
     return load_settings(Path(config), environ=os.environ, live_flag=live)
-
-
-def _instrument(thing: AnyInstrument | str) -> AnyInstrument:
-    return parse(thing) if isinstance(thing, str) else thing
-
-
-def _exact(name: str, value: object) -> Decimal:
-    """A number as it was written; a float is not what was written."""
-    if isinstance(value, (float, bool)):
-        raise InvalidIntent(f'{name} must be exact: write Decimal("{value}") or "{value}"')
-    try:
-        return Decimal(value)  # type: ignore[arg-type]  # whatever else it is, it is refused here
-    except (InvalidOperation, TypeError, ValueError):
-        raise InvalidIntent(f"{name} is no number: {value!r}") from None

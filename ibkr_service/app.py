@@ -99,6 +99,8 @@ def config_of(settings: Settings) -> AppConfig:
             max_open_orders=risk.max_open_orders,
             max_orders_per_minute=risk.max_orders_per_minute,
             max_quote_age_s=risk.max_quote_age_s,
+            off_tick=risk.off_tick,
+            unknown_increment=risk.unknown_increment,
             read_only=ibkr.read_only,
         ),
         journal_path=Path(settings.journal.path),

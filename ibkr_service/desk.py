@@ -1,7 +1,7 @@
 """What a strategy holds: a view of the market and the account (`view.py`), and a hand to place orders with.
 
-`desk.watch`, `desk.events()`, `desk.option_chain`, `desk.history`, `desk.positions`; `desk.submit`, `desk.cancel`,
-`desk.finished`; `desk.book`, `desk.params`.
+`desk.watch`, `desk.events()`, `desk.option_chain`, `desk.history`, `desk.positions`; `desk.submit`, `desk.modify`,
+`desk.cancel`, `desk.finished`, `desk.preview`; `desk.book`, `desk.params`.
 
 `submit` is one readable function with no `await` in it, so that nothing can come between the check and the act: risk,
 journal, wire. A key names a wish: the same key is the same order, before and after a restart.
@@ -17,7 +17,7 @@ import structlog
 
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
-from ibkr_service.core import risk
+from ibkr_service.core import modification, risk
 from ibkr_service.core.errors import (
     DeskClosed,
     GatewayError,
@@ -27,13 +27,17 @@ from ibkr_service.core.errors import (
     Refused,
     UnknownOrder,
 )
+from ibkr_service.core.increments import fitted
 from ibkr_service.core.orders import Intent, Order
+from ibkr_service.core.preview import Preview
 from ibkr_service.core.refs import Refs, digest
 from ibkr_service.hub import Hub
 from ibkr_service.view import View
 from ibkr_service.wire import Watching, Wire
 
 log = structlog.get_logger("ibkr_service.desk")
+
+PREVIEW_TIMEOUT_S = 5.0  # TWS answers in well under a second, or never (IB-FACTS 4.5)
 
 
 class Desk(View):
@@ -98,32 +102,60 @@ class Desk(View):
             known = self._known(intent, key)
             if known is not None:
                 return known
+        wish, intent = intent, self._fitted(intent)
         now = self._clock.now()
         mono_s = asyncio.get_running_loop().time()
         refusal = risk.check(intent, self.name, self._limits, self.book, now=now, mono_s=mono_s)
         if refusal is not None:
-            log.warning(
-                "order refused", strategy=self.name, limit=refusal.limit, allowed=refusal.allowed, asked=refusal.asked
-            )
-            raise refusal
+            raise self._told(refusal)
         default_account = self._wire.check_can_place()  # before the journal: a key is not spent on what cannot leave
         account = intent.account or default_account
         if account not in self.book.accounts:
             raise Refused("account", "one of this login's", "another")
         ref = self._refs.next(self.name, key)
         self._hub.commit(
-            ev.OrderSubmitted(at=now, ref=ref, key=key, strategy=self.name, account=account, intent=intent)
+            ev.OrderSubmitted(
+                at=now,
+                ref=ref,
+                key=key,
+                strategy=self.name,
+                account=account,
+                intent=intent,
+                wish=None if wish is intent else wish,
+            )
         )
         self._send(self.book.orders[ref])
         return ref
+
+    def _fitted(self, intent: Intent) -> Intent:
+        """The intent as it can be sent: its fields known, its prices on the instrument's increments."""
+        if intent.fields:
+            self._wire.check_fields(intent)
+        limits = self._limits
+        try:
+            return fitted(
+                intent,
+                self._wire.increments(intent.instrument),
+                off_tick=limits.off_tick,
+                unknown_increment=limits.unknown_increment,
+            )
+        except Refused as refusal:
+            raise self._told(refusal) from None
+
+    def _told(self, refusal: Refused) -> Refused:
+        """A refusal, after it was logged."""
+        log.warning(
+            "order refused", strategy=self.name, limit=refusal.limit, allowed=refusal.allowed, asked=refusal.asked
+        )
+        return refusal
 
     def _known(self, intent: Intent, key: str) -> str | None:
         """The order that this key already stands for, from this run, an earlier one, or a lost journal."""
         order = self.book.order_for_key(self.name, key)
         if order is None:
             return self.book.adopted_ref(self.name, digest(self.name, key))
-        if order.intent != intent:
-            raise KeyReused(f"key {key!r} stands for {order.intent} ({order.ref}), not for {intent}")
+        if order.wished != intent:
+            raise KeyReused(f"key {key!r} stands for {order.wished} ({order.ref}), not for {intent}")
         return order.ref
 
     def _send(self, order: Order) -> None:
@@ -143,13 +175,79 @@ class Desk(View):
             UnknownOrder: this service has no such order, or it belongs to another strategy.
         """
         self._check_open()
-        order = self.book.orders.get(ref)
-        if order is None or order.strategy != self.name:
-            raise UnknownOrder(f"strategy {self.name} has no order {ref}")
+        order = self._mine(ref)
         if order.done or order.cancel_wanted:
             return
         self._hub.record(ev.CancelRequested(at=self._clock.now(), ref=ref, by=self.name))
         self._wire.cancel(self.book.orders[ref])
+
+    def cancel_all(self) -> tuple[str, ...]:
+        """Want every order of this strategy gone that may still fill; returns their references.
+
+        As `cancel`: accepted in any state of the link. Orders of others are not touched.
+        """
+        self._check_open()
+        refs = tuple(order.ref for order in self.book.alive_orders(self.name))
+        for ref in refs:
+            self.cancel(ref)
+        return refs
+
+    def modify(self, ref: str, **changes: Any) -> None:  # noqa: ANN401 - the terms of an Intent
+        """Change terms of a working order: `desk.modify(ref, limit_price=D("231.60"), quantity=D(50))`.
+
+        What holds is what the broker then shows: `ModificationSettled` says whether it took the change, and the order
+        stays what it was until then, and if the change is refused. `quantity` is that of the whole order, with what is
+        filled. Terms: quantity, limit_price, stop_price, trailing_amount, trailing_percent, limit_offset, tif,
+        outside_rth. Nothing to change is no message.
+
+        Raises:
+            UnknownOrder: this service has no such order, or it belongs to another strategy.
+            InvalidIntent: such a change makes no sense. Refused: a limit forbids it, or the order is in no state to be
+            changed. NotReady, Paced: it cannot leave now. JournalError: the disk said no. DeskClosed.
+            After each of these nothing was sent.
+        """
+        self._check_open()
+        if self._no_orders_because is not None:
+            raise Refused("shutdown", "no modified orders", self._no_orders_because)
+        order = self._mine(ref)
+        try:
+            wish = modification.changed(order, changes)
+        except Refused as exc:
+            raise self._told(exc) from None
+        intent = self._fitted(wish)
+        if intent == (order.change or order.intent):
+            return
+        now, mono_s = self._clock.now(), asyncio.get_running_loop().time()
+        refusal = risk.check_change(intent, self.name, self._limits, self.book, now=now, mono_s=mono_s)
+        if refusal is not None:
+            raise self._told(refusal)
+        self._wire.check_can_modify(order)
+        self._hub.commit(ev.ModificationRequested(at=now, ref=ref, intent=intent))
+        try:
+            self._wire.modify(self.book.orders[ref], intent)
+        except (GatewayError, Paced, ConnectionError) as exc:
+            self._hub.record(ev.ModificationNotSent(at=self._clock.now(), ref=ref, reason=str(exc)))
+            raise
+
+    async def preview(self, intent: Intent, timeout_s: float = PREVIEW_TIMEOUT_S) -> Preview:
+        """What an order would do to its account: margins before and after, commission. Nothing is placed or journalled.
+
+        Raises:
+            InvalidIntent, Refused: it is no order, or its price is off the increments. BrokerRefused: the broker would
+            refuse it, with its code and words. RequestTimeout: no answer. UnknownInstrument, NotReady, Paced,
+            DeskClosed: as they say.
+        """
+        self._check_open()
+        _check_arguments(intent, None)
+        if intent.account and intent.account not in self.book.accounts:
+            raise Refused("account", "one of this login's", "another")
+        return await self._wire.preview(self._fitted(intent), timeout_s)
+
+    def _mine(self, ref: str) -> Order:
+        order = self.book.orders.get(ref)
+        if order is None or order.strategy != self.name:
+            raise UnknownOrder(f"strategy {self.name} has no order {ref}")
+        return order
 
     def order(self, ref: str) -> Order:
         """The order as it is now.

@@ -194,7 +194,7 @@ class Hub:
             case ev.AccountValueReported() | ev.PortfolioReported() | ev.PnlReported() | ev.PositionPnlReported():
                 # Not while the line is being verified: a part of what is to be known would look like news.
                 return event.account in subscriber.accounts and self.book.link is Link.READY
-            case ev.OrderChanged() | ev.OrderErrored() | ev.Fill():
+            case ev.OrderChanged() | ev.OrderErrored() | ev.ModificationSettled() | ev.Fill():
                 return self._owner(event.ref) == subscriber.name
             case ev.CommissionReported():
                 fill = self.book.fill_by_exec_id(event.exec_id)

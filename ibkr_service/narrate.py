@@ -34,6 +34,8 @@ def say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per 
             log.error("order", state=event.after.name, ref=event.ref, before=event.before.name, why=event.why)
         case ev.OrderChanged():
             log.info("order", state=event.after.name, ref=event.ref, filled=str(event.filled), why=event.why)
+        case ev.ModificationRequested() | ev.ModificationSettled():
+            _say_modification(event)
         case ev.OrderNotSent():
             log.warning("order not sent", ref=event.ref, reason=event.reason)
         case ev.Fill():
@@ -81,6 +83,14 @@ def say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per 
             log.info("service stopped", reason=event.reason)
         case _:
             pass
+
+
+def _say_modification(event: ev.ModificationRequested | ev.ModificationSettled) -> None:
+    if isinstance(event, ev.ModificationRequested):
+        log.info("modification sent", ref=event.ref, intent=str(event.intent))
+    else:
+        say_so = log.info if event.outcome == "accepted" else log.warning
+        say_so("modification", outcome=event.outcome, ref=event.ref, holds=str(event.intent), why=event.why)
 
 
 def _change(event: ev.PositionAdjusted) -> dict[str, str]:

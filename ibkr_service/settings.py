@@ -187,6 +187,8 @@ class RiskSettings(Table):
     max_open_orders: OpenOrders = 15
     max_orders_per_minute: Count = 30
     max_quote_age_s: Seconds = 30.0
+    off_tick: Literal["refuse", "round"] = "refuse"
+    unknown_increment: Literal["pass", "refuse"] = "pass"
 
 
 class LogSettings(Table):

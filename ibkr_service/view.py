@@ -153,13 +153,15 @@ class View:
         return stream
 
     async def qualify(self, instrument: AnyInstrument) -> int:
-        """Make sure that the broker knows the instrument; returns its conId.
+        """Make sure that the broker knows the instrument, and at which prices it trades; returns its conId.
 
         Raises:
             UnknownInstrument, BrokerRefused, RequestTimeout, NotReady.
         """
         self._check_open()
-        return await self._wire.con_id(instrument)
+        con_id = await self._wire.con_id(instrument)
+        await self._wire.learn_increments(instrument)
+        return con_id
 
     async def first_quote(
         self, instrument: AnyInstrument, timeout_s: float = 10.0, *, settle_s: float = 0.0

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from ibkr_service.core import events as ev
 from ibkr_service.core.chain import ChainRequest, OptionChain
+from ibkr_service.core.increments import Increments
 from ibkr_service.core.instrument import AnyInstrument
-from ibkr_service.core.orders import Order
+from ibkr_service.core.orders import Intent, Order
+from ibkr_service.core.preview import Preview
 from ibkr_service.mailbox import Stream
 from ibkr_service.marketdata import PastData, Streaming
 
@@ -30,6 +32,30 @@ class Wire(Protocol):
 
     def place(self, order: Order) -> tuple[int, int]:
         """Send; returns (order id, connection number). Raises `NotReady` or `Paced` if it was not sent."""
+        ...
+
+    def check_can_modify(self, order: Order) -> None:
+        """Raises `NotReady` or `Paced` if a change of this order cannot leave now."""
+        ...
+
+    def modify(self, order: Order, intent: Intent) -> None:
+        """Send new terms of an order. Raises `NotReady` or `Paced` if they were not sent."""
+        ...
+
+    def check_fields(self, intent: Intent) -> None:
+        """Raises `InvalidIntent` if a further field does not exist or cannot be set."""
+        ...
+
+    def increments(self, instrument: AnyInstrument) -> Increments | None:
+        """At which prices it can trade, as far as that is known."""
+        ...
+
+    async def learn_increments(self, instrument: AnyInstrument) -> None:
+        """Ask for them, once."""
+        ...
+
+    async def preview(self, intent: Intent, timeout_s: float) -> Preview:
+        """What an order would do to its account."""
         ...
 
     def cancel(self, order: Order) -> bool:

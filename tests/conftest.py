@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.bdd.account_steps",
     "tests.bdd.market_steps",
     "tests.bdd.chain_steps",
+    "tests.bdd.order_steps",
 ]
 
 

@@ -331,6 +331,48 @@ async def test_a_limit_order_is_cancelled_and_confirmed(broker):
     assert (await broker.cancel_order(ref)).state is OrderState.CANCELLED
 
 
+async def test_a_stop_order_is_modified_and_ends_filled(broker):
+    """It waits below the market until it is told to wait above; the answer is the order as the broker has it."""
+    ref = await broker.place_order("AAPL", "SELL", 10, order_type="STOP", stop_price="100.00", tif="GTC")
+    await asyncio.sleep(1)
+    order = await broker.modify_order(ref, quantity=4, stop_price="110.00")
+    assert (order.intent.quantity, order.intent.stop_price, order.state) == (4, 110, OrderState.WORKING)
+    await broker.modify_order(ref, stop_price="900.00")
+    order = await broker.wait_for_order(ref, 60)
+    assert (order.state, order.filled) == (OrderState.FILLED, 4)
+    with pytest.raises(Refused, match="one FILLED"):
+        await broker.modify_order(ref, quantity=9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "terms"),
+    [
+        ("STOP_LIMIT", {"stop_price": "400.00", "limit_price": "401"}),
+        ("TRAIL", {"trailing_percent": 20}),
+        ("TRAIL_LIMIT", {"trailing_amount": "20", "limit_offset": "1"}),
+        ("MARKET_ON_CLOSE", {}),
+        ("MIDPRICE", {"limit_price": "100"}),
+        ("STP", {"stop_price": 400}),
+    ],
+)
+async def test_every_order_type_has_a_word(broker, kind, terms):
+    """A script's, or TWS's own."""
+    ref = await broker.place_order("AAPL", "BUY", 10, order_type=kind, **terms)
+    await asyncio.sleep(1)
+    assert (await broker.get_order_status(ref)).state is OrderState.WORKING
+    assert (await broker.cancel_order(ref)).state is OrderState.CANCELLED
+
+
+async def test_a_preview_places_nothing(broker):
+    """Margin and commission, or what is wrong with it."""
+    told = await broker.preview_order("AAPL", "BUY", 100, order_type="LIMIT", limit_price="230.00")
+    assert told.initial_margin_after > 0
+    assert told.commission > 0
+    assert broker.desk.book.orders == {}
+    with pytest.raises(Refused, match="off_tick"):
+        await broker.preview_order("AAPL", "BUY", 100, order_type="LIMIT", limit_price="230.001")
+
+
 async def test_a_filled_order_is_not_reported_as_cancelled(broker):
     """Cancelling too late says FILLED."""
     ref = await broker.place_order("EUR.USD", "SELL", 20_000)
@@ -362,6 +404,8 @@ async def test_a_cancellation_that_nobody_confirms_is_told(gateway, tmp_path, cl
         ("AAPL", "BUY", 1, {"limit_price": "5"}),
         ("AAPL", "BUY", 1, {"order_type": "LIMIT", "limit_price": 5.01}),
         ("AAPL", "BUY", 1, {"order_type": "STOP"}),
+        ("AAPL", "BUY", 1, {"order_type": "ICEBERG"}),
+        ("AAPL", "BUY", 1, {"order_type": "TRAIL", "trailing_percent": 2.5}),
     ],
 )
 async def test_what_makes_no_sense_is_refused(broker, order):

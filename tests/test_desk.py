@@ -13,6 +13,7 @@ from decimal import Decimal as D
 
 import pytest
 
+from ibkr_service.broker import orderfields
 from ibkr_service.clock import LoopClock
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import (
@@ -29,6 +30,7 @@ from ibkr_service.core.errors import (
 from ibkr_service.core.instrument import Forex, Option, Stock
 from ibkr_service.core.link import Link, Signal
 from ibkr_service.core.orders import Intent, OrderState
+from ibkr_service.core.preview import Preview
 from ibkr_service.core.refs import Refs, parse
 from ibkr_service.core.risk import Limits
 from ibkr_service.desk import Desk
@@ -52,6 +54,8 @@ class Wire:
     def __init__(self, journal):
         self.placed = []
         self.cancelled = []
+        self.modified = []
+        self.grid = None  # the increments that are known
         self.refuses = None  # what check_can_place raises
         self.fails = None  # what place raises: the line went between the check and the act
         self.rows_when_placed = []
@@ -75,6 +79,32 @@ class Wire:
         """Remember it."""
         self.cancelled.append(order.ref)
         return True
+
+    def increments(self, instrument):
+        """What the test says."""
+        return self.grid
+
+    def check_fields(self, intent):
+        """As the real one."""
+        orderfields.check(intent)
+
+    def check_can_modify(self, order):
+        """As for a new order."""
+        self.check_can_place()
+
+    def modify(self, order, intent):
+        """Remember it, and how much was journalled by then."""
+        if self.fails is not None:
+            raise self.fails
+        self.modified.append((order.ref, intent))
+        self.rows_when_placed.append(list(self._journal.replay()))
+
+    async def preview(self, intent, timeout_s):
+        """What it was asked about comes back."""
+        return Preview(intent=intent, account="DU1")
+
+    async def learn_increments(self, instrument):
+        """Nothing to learn."""
 
     async def con_id(self, instrument):
         """Everything is known."""
@@ -201,6 +231,57 @@ async def waiting(desk, ref):
     task = asyncio.get_running_loop().create_task(desk.finished(ref))
     await asyncio.sleep(0)
     return task
+
+
+# --- modify ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_change_is_journalled_before_it_leaves(office, desk):
+    """The row is there when the wire is asked; what holds is what was submitted."""
+    ref = desk.submit(buy(), key="k")
+    office.status(ref, "Submitted")
+    desk.modify(ref, quantity=D(50))
+    assert [(r, i.quantity) for r, i in office.wire.modified] == [(ref, 50)]
+    assert [type(fact).__name__ for fact in office.wire.rows_when_placed[-1]][-1] == "ModificationRequested"
+    assert (desk.order(ref).intent.quantity, desk.order(ref).change.quantity) == (100, 50)
+
+
+async def test_a_change_needs_the_journal(office, desk, monkeypatch):
+    """A disk that says no: nothing leaves, nothing is wished."""
+    ref = desk.submit(buy(), key="k")
+    office.status(ref, "Submitted")
+
+    def full(_row):
+        raise sqlite3.OperationalError("disk is full")
+
+    monkeypatch.setattr(office.journal, "_write", full)
+    with pytest.raises(JournalError):
+        desk.modify(ref, quantity=D(50))
+    assert (office.wire.modified, desk.order(ref).change) == ([], None)
+
+
+@pytest.mark.parametrize("error", [NotReady("gone"), Paced("too fast"), ConnectionError("closed")])
+async def test_a_change_that_could_not_leave_is_not_waited_for(office, desk, error):
+    """The line went between the check and the act: recorded as not sent."""
+    ref = desk.submit(buy(), key="k")
+    office.status(ref, "Submitted")
+    office.wire.fails = error
+    with pytest.raises(type(error)):
+        desk.modify(ref, quantity=D(50))
+    assert desk.order(ref).change is None
+    assert [type(f).__name__ for f in office.journal.replay()][-2:] == ["ModificationNotSent", "ModificationSettled"]
+
+
+async def test_only_its_own_orders_can_be_changed_and_not_while_shutting_down(office, desk):
+    """As with cancelling and submitting."""
+    ref = desk.submit(buy(), key="k")
+    office.status(ref, "Submitted")
+    with pytest.raises(UnknownOrder):
+        office.desk("t").modify(ref, quantity=D(50))
+    desk.refuse_orders("the service stops")
+    with pytest.raises(Refused, match="shutdown"):
+        desk.modify(ref, quantity=D(50))
+    assert office.wire.modified == []
 
 
 # --- submit ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from ibkr_service.broker import requests, translate
+from ibkr_service.broker import orderfields, requests, translate, whatif
 from ibkr_service.broker.chains import Chains
 from ibkr_service.broker.connection import Connection
 from ibkr_service.broker.history import History
@@ -21,6 +21,7 @@ from ibkr_service.broker.historybudget import Toll
 from ibkr_service.broker.ib import IB
 from ibkr_service.broker.line import Line
 from ibkr_service.broker.lines import Lines
+from ibkr_service.broker.marketrules import MarketRules
 from ibkr_service.broker.streams import Streams
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
@@ -33,7 +34,10 @@ from ibkr_service.core.errors import (
     RequestTimeout,
     UnknownInstrument,
 )
+from ibkr_service.core.increments import Increments
 from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.core.intent import Intent
+from ibkr_service.core.preview import Preview
 
 log = structlog.get_logger("ibkr_service.broker")
 
@@ -53,6 +57,7 @@ class Questions:
         self._request_timeout_s = request_timeout_s
         self._connection: Connection | None = None
         self._con_ids: dict[AnyInstrument, int] = {}
+        self._rules = MarketRules()
         self._became_ready = asyncio.Event()
         self.history = History(ask=self.ask, con_id=self.con_id, until_ready=self.until_ready, clock=clock)
         self.streams = Streams(clock=clock, con_id=self.con_id, history=self.history)
@@ -117,7 +122,48 @@ class Questions:
             raise UnknownInstrument(f"{instrument} fits {len(found)} contracts; describe exactly one")
         con_id: int = found[0].contract.conId
         self._con_ids[instrument] = con_id
+        self._rules.seen(instrument, found[0])
         return con_id
+
+    async def learn_increments(self, instrument: AnyInstrument) -> None:
+        """Know at which prices an instrument can trade; asked once, and never given up for an order.
+
+        Raises:
+            UnknownInstrument: no contract, or several, fit. BrokerRefused, RequestTimeout, NotReady: as they say.
+        """
+        if self._rules.is_whole(instrument):
+            return
+        if self._rules.rule_of(instrument) is None:
+            self._con_ids.pop(instrument, None)  # known from a listing, without its details
+            await self.con_id(instrument)
+        rule = self._rules.rule_of(instrument)
+        if rule and not self._rules.has(rule):
+            steps = await self.ask(f"market rule {rule}", lambda ib: ib.reqMarketRuleAsync(rule), key="marketRule")
+            self._rules.told(rule, steps)
+
+    def increments(self, instrument: AnyInstrument) -> Increments | None:
+        """At which prices an instrument can trade, as far as the broker has been asked."""
+        return self._rules.increments(instrument)
+
+    def check_fields(self, intent: Intent) -> None:
+        """Look at an intent's further fields.
+
+        Raises:
+            InvalidIntent: ib_insync knows no such field, or it is not for the user to set.
+        """
+        orderfields.check(intent)
+
+    async def preview(self, intent: Intent, timeout_s: float) -> Preview:
+        """What an order would do to its account; nothing is placed.
+
+        Raises:
+            UnknownInstrument, BrokerRefused, RequestTimeout, NotReady, Paced: as they say.
+        """
+        connection = self._live()
+        contract = translate.contract_of(intent.instrument, await self._con_id(connection, intent.instrument))
+        connection = self._live()
+        account = intent.account or connection.account
+        return await whatif.preview(connection.ib, contract, intent, account, timeout_s)
 
     async def request(self, name: str, *arguments: object, timeout_s: float | None = None, **options: object) -> Any:
         """Any read-only request of ib_insync by its name; see `requests.py`.

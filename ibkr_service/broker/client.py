@@ -138,8 +138,9 @@ class TickWrapper(LibraryWrapper):
             ib.updateEvent.emit()
         if not pending:
             return
+        now = self.lastTime
         for ticker in pending:
-            ticker.time = self.lastTime
+            ticker.time = now
         if self.on_tickers is not None:
             self.on_tickers(pending)
         for ticker in pending:
@@ -181,6 +182,7 @@ class Client(LibraryClient):
 
     def reset(self) -> None:
         super().reset()
+        self._ticking = False  # may change with any message that is no tick
         self._resets += 1  # whoever is walking a buffer now holds bytes of a connection that is over
         self._missing = 0
 
@@ -225,7 +227,7 @@ class Client(LibraryClient):
         """Handle all whole messages; keep the rest."""
         resets, at, size, count = self._resets, 0, len(data), 0
         price_tick, size_tick = self.wrapper.priceSizeTick, self.wrapper.tickSize
-        ids, length_at, ticking = self._ids, _length_at, self._is_ticking()
+        ids, length_at, ticking = self._ids, _length_at, self._ticking
         try:
             # As the library: a length with nothing behind it is looked at when more has come.
             while size - at > PREFIX:
@@ -257,7 +259,7 @@ class Client(LibraryClient):
                 self._handle(data[begin:end])
                 if self._resets != resets:
                     return
-                ticking = self._is_ticking()
+                ticking = self._ticking = self._is_ticking()
         finally:
             self._numMsgRecv += count
             if self._resets == resets:

@@ -32,6 +32,7 @@ from ib_insync.wrapper import RequestError as LibraryRequestError
 from ibkr_service.broker.client import Client, TickWrapper
 from ibkr_service.broker.codes import CLIENT_ID_IN_USE, SUBSCRIPTION_FAILURES
 from ibkr_service.broker.datawire import DataWrapper
+from ibkr_service.broker.whatif import has_margin
 from ibkr_service.clock import Clock, SystemClock
 from ibkr_service.core.errors import (
     BrokerRefused,
@@ -94,7 +95,9 @@ class Wrapper(DataWrapper, TickWrapper):
 
     def openOrder(self, orderId: int, contract: Any, order: Any, orderState: Any) -> None:
         if order.whatIf:
-            super().openOrder(orderId, contract, order, orderState)
+            # Before the real answer TWS sends one with unset margins, in a spelling that the library does not know.
+            if has_margin(orderState):
+                super().openOrder(orderId, contract, order, orderState)
             return
         # Ids must exceed those of every order seen, of other clients too, or TWS answers 103.
         self.ib.client.updateReqId(orderId + 1)

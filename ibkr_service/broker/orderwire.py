@@ -2,8 +2,8 @@
 
 ib_insync builds an object of a hundred fields and then a text of as many; nearly all of them are the same from one
 order to the next. So the library's own encoder writes a message with marks where order id, action, quantity, limit
-price and reference go, and from then on only these are written. What leaves is byte for byte what the library would
-have sent: `tests/broker/test_orderwire.py` compares.
+price, stop price (or trailing amount) and reference go, and from then on only these are written. What leaves is byte
+for byte what the library would have sent: `tests/broker/test_orderwire.py` compares.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from ibkr_service.broker.client import Client
 from ibkr_service.core.orders import Intent
 
 TEMPLATES_MAX = 1_000  # kinds of order remembered on one connection
-ID, ACTION, QUANTITY, LIMIT, REF = MARKS = ("\1id", "\1action", "\1quantity", "\1limit", "\1ref")
+MARKS = ("\1id", "\1action", "\1quantity", "\1limit", "\1aux", "\1ref")
+ID, ACTION, QUANTITY, LIMIT, AUX, REF = MARKS
 
-Template = tuple[str, str, str, str, str, str]
-"""What stands before, between and after the marks. The fourth is empty if there is no limit price, nor a mark."""
+Template = tuple[str, str, str, str, str, str, str]
+"""What stands before, between and after the marks. Of a price that there is not, what stands before it is empty."""
 
 
 class OrderWire:
@@ -29,6 +30,8 @@ class OrderWire:
     def message(self, order_id: int, intent: Intent, con_id: int, ref: str, account: str) -> str:
         """The message that places an order."""
         instrument, price = intent.instrument, intent.limit_price
+        plain = intent.is_plain
+        auxiliary = None if plain else translate.auxiliary_price(intent)
         # Equality of instruments leaves the routing out, which is sent.
         kind = (
             instrument,
@@ -40,15 +43,18 @@ class OrderWire:
             intent.outside_rth,
             account,
             price is None,
+            auxiliary is None,
+            None if plain else _seldom_said(intent),
         )
         template = self._templates.get(kind)
         if template is None:
             template = self._write(kind, intent, con_id, account)
-        start, after_id, after_action, after_quantity, after_limit, end = template
+        start, after_id, after_action, to_limit, to_aux, to_ref, end = template
         limit = "" if price is None else f"{price:f}"
+        aux = "" if auxiliary is None else f"{auxiliary:f}"
         return (
-            f"{start}{order_id}{after_id}{intent.action}{after_action}{intent.quantity:f}{after_quantity}{limit}"
-            f"{after_limit}{ref}{end}"
+            f"{start}{order_id}{after_id}{intent.action}{after_action}{intent.quantity:f}{to_limit}{limit}"
+            f"{to_aux}{aux}{to_ref}{ref}{end}"
         )
 
     def _write(self, kind: tuple[object, ...], intent: Intent, con_id: int, account: str) -> Template:
@@ -56,11 +62,18 @@ class OrderWire:
         contract = translate.contract_of(intent.instrument, con_id)
         order = translate.order_of(intent, REF, account)
         order.action, order.totalQuantity = ACTION, QUANTITY
+        absent = set()
         if intent.limit_price is not None:
             order.lmtPrice = LIMIT
+        else:
+            absent.add(LIMIT)
+        if translate.auxiliary_price(intent) is not None:
+            order.auxPrice = AUX
+        else:
+            absent.add(AUX)
         rest, pieces = self._client.written(lambda: self._client.placeOrder(ID, contract, order)), []
         for mark in MARKS:
-            if mark == LIMIT and intent.limit_price is None:
+            if mark in absent:
                 pieces.append("")
                 continue
             before, found, rest = rest.partition(mark)
@@ -68,6 +81,18 @@ class OrderWire:
             pieces.append(before)
         if len(self._templates) >= TEMPLATES_MAX:
             self._templates.clear()
-        start, after_id, after_action, fourth, fifth = pieces
-        template = self._templates[kind] = (start, after_id, after_action, fourth, fifth, rest)
+        start, after_id, after_action, to_limit, to_aux, to_ref = pieces
+        template = self._templates[kind] = (start, after_id, after_action, to_limit, to_aux, to_ref, rest)
         return template
+
+
+def _seldom_said(intent: Intent) -> tuple[object, ...]:
+    """What is written into the template itself. As text: Decimals that are equal may be written in two ways."""
+    numbers = (
+        intent.stop_price if intent.order_type in translate.TRAILING else None,
+        intent.trailing_percent,
+        intent.limit_offset,
+    )
+    written = tuple(None if number is None else f"{number:f}" for number in numbers)
+    fields = tuple((name, type(value), value) for name, value in intent.fields)  # True equals 1
+    return (*written, intent.good_till, intent.algo, fields)

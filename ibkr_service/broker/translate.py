@@ -16,6 +16,7 @@ from typing import Any
 
 import ib_insync
 
+from ibkr_service.broker import orderfields
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import BrokerRefused, InvalidIntent, RequestError, UnknownInstrument
 from ibkr_service.core.instrument import (
@@ -32,6 +33,8 @@ from ibkr_service.core.instrument import (
 )
 from ibkr_service.core.orders import Action, Intent
 
+TRAILING = frozenset({"TRAIL", "TRAIL LIMIT"})
+LIMITED = frozenset({"LMT", "LOC", "STP LMT"})  # whose limit stays what it was set to
 NO_SUCH_CONTRACT = 200  # "No security definition has been found for the request"
 NO_GREEK = -2.0  # TWS's "not computed"
 UNSET_FROM = 1e300  # TWS writes "unset" as the largest double, in several spellings
@@ -206,7 +209,29 @@ def order_of(intent: Intent, ref: str, account: str) -> Any:
     )
     if intent.limit_price is not None:
         order.lmtPrice = _plain(intent.limit_price)
+    if intent.is_plain:
+        return order
+    auxiliary = auxiliary_price(intent)
+    if auxiliary is not None:
+        order.auxPrice = _plain(auxiliary)
+    if intent.order_type in TRAILING and intent.stop_price is not None:
+        order.trailStopPrice = _plain(intent.stop_price)
+    if intent.trailing_percent is not None:
+        order.trailingPercent = _plain(intent.trailing_percent)
+    if intent.limit_offset is not None:
+        order.lmtPriceOffset = _plain(intent.limit_offset)
+    if intent.good_till is not None:
+        order.goodTillDate = ib_insync.util.formatIBDatetime(intent.good_till)
+    if intent.algo is not None:
+        order.algoStrategy = intent.algo.name
+        order.algoParams = [ib_insync.TagValue(name, value) for name, value in intent.algo.parameters]
+    orderfields.apply(intent, order)
     return order
+
+
+def auxiliary_price(intent: Intent) -> Decimal | None:
+    """What TWS calls auxPrice: the stop price, or of a trailing order the amount by which it trails."""
+    return intent.trailing_amount if intent.order_type in TRAILING else intent.stop_price
 
 
 def _plain(value: Decimal) -> str:
@@ -216,6 +241,7 @@ def _plain(value: Decimal) -> str:
 
 def open_order(at: datetime, session: int, contract: Any, order: Any, status: str) -> ev.OpenOrderReported:
     """An order that the server showed."""
+    trails = order.orderType in TRAILING
     return ev.OpenOrderReported(
         at=at,
         session=session,
@@ -229,7 +255,13 @@ def open_order(at: datetime, session: int, contract: Any, order: Any, status: st
         quantity=decimal(float(order.totalQuantity)),
         order_type=order.orderType,
         status=status,
-        limit_price=optional_decimal(order.lmtPrice) if order.orderType.startswith("LMT") else None,
+        limit_price=optional_decimal(order.lmtPrice) if order.orderType in LIMITED else None,
+        stop_price=optional_decimal(order.auxPrice) if order.orderType in {"STP", "STP LMT"} else None,
+        trailing_amount=optional_decimal(order.auxPrice) if trails else None,
+        trailing_percent=optional_decimal(order.trailingPercent) if trails else None,
+        limit_offset=optional_decimal(order.lmtPriceOffset) if trails else None,
+        tif=order.tif,
+        outside_rth=bool(order.outsideRth),
     )
 
 

@@ -23,16 +23,15 @@ import msgspec
 
 from ibkr_service.core import events as ev
 from ibkr_service.core import link as links
-from ibkr_service.core import refs
+from ibkr_service.core import modification, refs
 from ibkr_service.core.account import AccountSummary, HeldPosition, Statements
-from ibkr_service.core.errors import InvalidIntent, NotReady, UnknownAccount
-from ibkr_service.core.instrument import AnyInstrument, Bag, Index, Other
+from ibkr_service.core.errors import NotReady, UnknownAccount
+from ibkr_service.core.instrument import AnyInstrument, Bag, Other
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import (
     RESOLUTION_SIGNALS,
     STATUS_SIGNALS,
     ZERO,
-    Intent,
     Order,
     OrderSignal,
     OrderState,
@@ -227,7 +226,7 @@ class Book:
         signal = STATUS_SIGNALS.get(event.status)
         return signal is not None and order.advanced(signal).state is not order.state
 
-    def apply(self, event: ev.Event) -> list[ev.Event]:  # noqa: C901, PLR0911, PLR0912 - one row per kind of event, as in a table
+    def apply(self, event: ev.Event) -> list[ev.Event]:  # noqa: C901, PLR0911, PLR0912, PLR0915 - one row per kind of event
         """Fold one event in; return the facts that follow from it, to be recorded next."""
         match event:
             case ev.Tick():
@@ -269,6 +268,10 @@ class Book:
                 return self._reported(event)
             case ev.OrderErrored():
                 return self._errored(event)
+            case ev.ModificationRequested():
+                self._modified(event)
+            case ev.ModificationNotSent() if self._is_changing(event.ref):
+                return self._unchanged(event, event.ref, event.reason)
             case ev.CancelRequested():
                 return self._signal(
                     event, event.ref, OrderSignal.CANCEL_WANTED, f"cancel by {event.by}", cancel_wanted=True
@@ -301,14 +304,33 @@ class Book:
             strategy=event.strategy,
             account=event.account,
             intent=event.intent,
+            wish=event.wish,
             submitted_at=event.at,
         )
         self._by_key[event.strategy, event.key] = event.ref
         self._alive[event.ref] = None
-        times = self._submissions[event.strategy]
-        times.append(event.at)
-        while (event.at - times[0]).total_seconds() > SUBMISSIONS_KEPT_S:
+        self._count(event.strategy, event.at)
+
+    def _count(self, strategy: str, at: datetime) -> None:
+        times = self._submissions[strategy]
+        times.append(at)
+        while (at - times[0]).total_seconds() > SUBMISSIONS_KEPT_S:
             times.popleft()
+
+    def _modified(self, event: ev.ModificationRequested) -> None:
+        order = self.orders.get(event.ref)
+        if order is not None:
+            self.orders[event.ref] = modification.requested(order, event)
+            self._count(order.strategy, event.at)
+
+    def _is_changing(self, ref: str) -> bool:
+        order = self.orders.get(ref)
+        return order is not None and order.change is not None
+
+    def _unchanged(self, event: ev.Event, ref: str, why: str) -> list[ev.Event]:
+        """A modification came to nothing; the order is what it was."""
+        self.orders[ref], said = modification.refused(self.orders[ref], event, why)
+        return said
 
     def _signal(
         self, event: ev.Event, ref: str, signal: OrderSignal, reason: str = "", **changes: object
@@ -323,6 +345,8 @@ class Book:
 
     def _replace(self, event: ev.Event, order: Order) -> list[ev.Event]:
         before = self.orders[order.ref]
+        if order.done and order.change is not None:
+            order = order.with_facts(change=None, change_at=None)
         self.orders[order.ref] = order
         self._index(before, order)
         if (before.state, before.filled) == (order.state, order.filled):
@@ -372,15 +396,20 @@ class Book:
             facts["perm_id"] = event.perm_id
         known = self.orders[ref]
         self.orders[ref] = order = known.with_facts(**facts)
+        said: list[ev.Event] = []
+        if isinstance(event, ev.OpenOrderReported) and order.alive:
+            order, said = modification.settled(order, event)
         if event.status == "Filled":
-            return []  # the executions say so, when they come
+            return [*said, *self._replace(event, order)]  # the executions say so, when they come
         signal = STATUS_SIGNALS.get(event.status, OrderSignal.DOUBT)
         # An error's text says more than the bare word of the status that follows it.
         reason = "" if signal is OrderSignal.LIVE or order.reason else event.status
-        return self._replace(event, order.advanced(signal, reason))
+        return [*said, *self._replace(event, order.advanced(signal, reason))]
 
     def _errored(self, event: ev.OrderErrored) -> list[ev.Event]:
         reason = f"{event.text} (code {event.code})"
+        if event.meaning in {"rejected", "doubtful"} and self._is_changing(event.ref):
+            return self._unchanged(event, event.ref, reason)
         match event.meaning:
             case "rejected":
                 return self._signal(event, event.ref, OrderSignal.REJECT_HINT, reason)
@@ -403,18 +432,9 @@ class Book:
     def _adopt(self, seen: ev.OpenOrderReported) -> None:
         """An order of ours that this journal does not know (it was lost): take it in as it stands at the broker."""
         parts = self._spend(seen)
-        if parts is None or seen.order_type not in {"MKT", "LMT"} or isinstance(seen.instrument, (Bag, Index, Other)):
+        intent = modification.adopted(seen) if parts is not None else None
+        if parts is None or intent is None:
             return
-        try:
-            intent = Intent(
-                instrument=seen.instrument,
-                action=seen.action,
-                quantity=seen.quantity,
-                order_type="LMT" if seen.order_type == "LMT" else "MKT",
-                limit_price=seen.limit_price if seen.order_type == "LMT" else None,
-            )
-        except InvalidIntent:
-            return  # it makes no sense to us: a foreign order, its key spent all the same
         self._alive[seen.ref] = None
         self.orders[seen.ref] = Order(
             ref=seen.ref,
@@ -472,6 +492,8 @@ class Book:
         completed = dict(look.completed)
         open_refs = frozenset(look.open_refs)
         for order in self.alive_orders():
+            if order.ref in open_refs and modification.is_overdue(order, look.asked_at):
+                yield from self._unchanged(look, order.ref, "the broker shows the order as it was")
             if order.ref in open_refs or order.submitted_at >= look.asked_at:
                 continue
             resolution, detail = _explain(order, completed.get(order.ref), look)
@@ -556,4 +578,15 @@ def _status_key(event: ev.OrderStatusReported | ev.OpenOrderReported) -> str:
 def _status_of(event: ev.OrderStatusReported | ev.OpenOrderReported) -> tuple[object, ...]:
     if isinstance(event, ev.OrderStatusReported):
         return (event.status, event.filled, event.remaining, event.why_held)
-    return (event.status, event.quantity, event.order_type, event.limit_price)
+    return (
+        event.status,
+        event.quantity,
+        event.order_type,
+        event.limit_price,
+        event.stop_price,
+        event.trailing_amount,
+        event.trailing_percent,
+        event.limit_offset,
+        event.tif,
+        event.outside_rth,
+    )

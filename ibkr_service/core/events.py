@@ -22,6 +22,7 @@ from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.link import Link, Signal
 from ibkr_service.core.orders import Action, Intent, OrderState, Resolution
 
+Outcome = Literal["accepted", "refused", "changed"]
 DataType = Literal["unknown", "live", "frozen", "delayed", "delayed_frozen"]
 
 
@@ -126,7 +127,7 @@ class Greeks(msgspec.Struct, frozen=True, kw_only=True):
     computed: bool = False
 
 
-class Tick(Fact, frozen=True, tag="Tick"):
+class Tick(Fact, frozen=True, tag="Tick", gc=False):
     """The quote of an instrument at one moment, whole. Prices in the quote currency, sizes in units of the instrument.
 
     `data_type` is what the broker *said* it sends ("unknown" until it did); `mono_s` the event loop's time, for ages;
@@ -218,13 +219,17 @@ class SubscriptionWaiting(Fact, frozen=True, kw_only=True, tag="SubscriptionWait
 
 
 class OrderSubmitted(Fact, frozen=True, kw_only=True, tag="OrderSubmitted"):
-    """An intent became an order; written before a byte of it leaves."""
+    """An intent became an order; written before a byte of it leaves.
+
+    `wish` is what was asked for, if prices had to be rounded to make `intent` of it.
+    """
 
     ref: str
     key: str
     strategy: str
     account: str
     intent: Intent
+    wish: Intent | None = None
 
 
 class OrderSent(Fact, frozen=True, kw_only=True, tag="OrderSent"):
@@ -268,6 +273,12 @@ class OpenOrderReported(Fact, frozen=True, kw_only=True, tag="OpenOrderReported"
     order_type: str
     status: str
     limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    trailing_amount: Decimal | None = None
+    trailing_percent: Decimal | None = None
+    limit_offset: Decimal | None = None
+    tif: str = ""
+    outside_rth: bool | None = None
 
 
 class OrderErrored(Fact, frozen=True, kw_only=True, tag="OrderErrored"):
@@ -280,6 +291,33 @@ class OrderErrored(Fact, frozen=True, kw_only=True, tag="OrderErrored"):
     code: int
     text: str
     meaning: Literal["rejected", "cancelled", "doubtful", "notice"]
+
+
+class ModificationRequested(Fact, frozen=True, kw_only=True, tag="ModificationRequested"):
+    """We decided to change an order's terms to those of `intent`; the broker has not spoken yet."""
+
+    ref: str
+    intent: Intent
+
+
+class ModificationNotSent(Fact, frozen=True, kw_only=True, tag="ModificationNotSent"):
+    """The modification could not be handed to the socket: it certainly never left."""
+
+    ref: str
+    reason: str
+
+
+class ModificationSettled(Fact, frozen=True, kw_only=True, tag="ModificationSettled"):
+    """What became of a modification. `intent` is what holds at the broker now. Follows from the facts above.
+
+    `changed`: the broker shows other terms than ours, without a modification of ours that explains them (somebody
+    changed the order at TWS).
+    """
+
+    ref: str
+    outcome: Outcome
+    intent: Intent
+    why: str = ""
 
 
 class CancelRequested(Fact, frozen=True, kw_only=True, tag="CancelRequested"):
@@ -515,6 +553,9 @@ Event = (
     | OrderStatusReported
     | OpenOrderReported
     | OrderErrored
+    | ModificationRequested
+    | ModificationNotSent
+    | ModificationSettled
     | CancelRequested
     | OrderResolved
     | OrderChanged
@@ -554,6 +595,9 @@ JOURNALLED: frozenset[type] = frozenset(
         OrderStatusReported,
         OpenOrderReported,
         OrderErrored,
+        ModificationRequested,
+        ModificationNotSent,
+        ModificationSettled,
         CancelRequested,
         OrderResolved,
         OrderChanged,

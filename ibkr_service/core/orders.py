@@ -21,85 +21,27 @@ from typing import Literal
 
 import msgspec
 
-from ibkr_service.core.errors import InvalidIntent
-from ibkr_service.core.instrument import AnyInstrument, Bag, Index, Instrument, Other
+from ibkr_service.core.intent import Action, Algo, Intent, OrderType, TimeInForce
 
-Action = Literal["BUY", "SELL"]
-OrderType = Literal["MKT", "LMT"]
-TimeInForce = Literal["DAY", "GTC", "IOC"]
+__all__ = [
+    "RESOLUTION_SIGNALS",
+    "STATUS_SIGNALS",
+    "TERMINAL",
+    "TRANSITIONS",
+    "UNCERTAIN",
+    "ZERO",
+    "Action",
+    "Algo",
+    "Intent",
+    "Order",
+    "OrderSignal",
+    "OrderState",
+    "OrderType",
+    "Resolution",
+    "TimeInForce",
+]
+
 ZERO = Decimal(0)
-
-
-class Intent(msgspec.Struct, frozen=True, kw_only=True):
-    """A wish: buy or sell a quantity of an instrument. Existing means valid.
-
-    Args:
-        quantity: in units of the instrument (shares, contracts, base currency), > 0.
-        limit_price: in the quote currency; required for LMT, absent for MKT.
-        account: empty for the account that the settings chose.
-    """
-
-    instrument: AnyInstrument
-    action: Action
-    quantity: Decimal
-    order_type: OrderType = "MKT"
-    limit_price: Decimal | None = None
-    tif: TimeInForce = "DAY"
-    outside_rth: bool = False
-    account: str = ""
-
-    def __post_init__(self) -> None:
-        _check_instrument(self.instrument)
-        _check_kind("outside_rth", self.outside_rth, bool)
-        _check_kind("account", self.account, str)
-        _check_decimal("quantity", self.quantity)
-        if self.quantity <= 0:
-            raise InvalidIntent(f"quantity must be above 0, not {self.quantity}")
-        if self.action not in {"BUY", "SELL"}:
-            raise InvalidIntent(f"action must be BUY or SELL, not {self.action!r}")
-        if self.order_type == "LMT":
-            if self.limit_price is None:
-                raise InvalidIntent("a LMT order needs a limit_price")
-            _check_decimal("limit_price", self.limit_price)
-        elif self.order_type == "MKT":
-            if self.limit_price is not None:
-                raise InvalidIntent("a MKT order has no limit_price")
-        else:
-            raise InvalidIntent(f"order_type must be MKT or LMT, not {self.order_type!r}")
-        if self.tif not in {"DAY", "GTC", "IOC"}:
-            raise InvalidIntent(f"tif must be DAY, GTC or IOC, not {self.tif!r}")
-
-    @property
-    def signed(self) -> Decimal:
-        """Quantity with the sign of the position change."""
-        return self.quantity if self.action == "BUY" else -self.quantity
-
-    def __str__(self) -> str:
-        price = f" {self.limit_price}" if self.limit_price is not None else ""
-        return f"{self.action} {self.quantity} {self.instrument} {self.order_type}{price} {self.tif}"
-
-
-def _check_decimal(name: str, value: object) -> None:
-    # A float would reach the wire as 0.30000000000000004, and NaN as "nan".
-    if not isinstance(value, Decimal):
-        raise InvalidIntent(f"{name} must be a Decimal, not {type(value).__name__}")
-    if not value.is_finite():
-        raise InvalidIntent(f"{name} must be finite, not {value}")
-
-
-def _check_kind(name: str, value: object, kind: type) -> None:
-    # Structs do not check types when they are made.
-    if not isinstance(value, kind):
-        raise InvalidIntent(f"{name} must be {kind.__name__}, not {value!r}")
-
-
-def _check_instrument(instrument: object) -> None:
-    if not isinstance(instrument, Instrument):
-        raise InvalidIntent(f"{instrument!r} is not an instrument: use Stock, Forex, Option or Future")
-    if isinstance(instrument, Index):
-        raise InvalidIntent(f"{instrument} is an index: it can be watched, not traded")
-    if isinstance(instrument, (Bag, Other)):
-        raise InvalidIntent(f"{instrument} cannot be ordered by this service yet")
 
 
 class OrderState(enum.Enum):
@@ -231,7 +173,9 @@ RESOLUTION_SIGNALS: Mapping[Resolution, OrderSignal] = MappingProxyType(
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """A wish that we have committed to.
 
-    `ref` is its name everywhere, TWS included; `order_id` means something in `session` only.
+    `ref` is its name everywhere, TWS included; `order_id` means something in `session` only. `intent` is what holds at
+    the broker; `wish` what its key stands for, if that is something else by now (rounded, or modified); `change` a
+    modification since `change_at` on which the broker has not spoken.
     """
 
     ref: str
@@ -248,6 +192,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     cancel_wanted: bool = False
     submitted_at: datetime
     reason: str = ""
+    wish: Intent | None = None
+    change: Intent | None = None
+    change_at: datetime | None = None
+
+    @property
+    def wished(self) -> Intent:
+        """What was asked for when it was submitted."""
+        return self.wish or self.intent
 
     @property
     def remaining(self) -> Decimal:
@@ -283,6 +235,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     def with_facts(self, **changes: object) -> Order:
         """The order with what the broker or the session told about it (perm_id, order_id, session, cancel_wanted)."""
         return msgspec.structs.replace(self, **changes)
+
+    def resized(self) -> Order:
+        """The order after its quantity changed: what is filled may be all of it now."""
+        if not self.filled or self.done:
+            return self
+        return self.advanced(OrderSignal.FILLED if self.filled >= self.intent.quantity else OrderSignal.PART_FILLED)
 
     def with_fills(self, filled: Decimal, cost: Decimal) -> Order:
         """The order with its executions summed anew; corrections may lower the sum."""

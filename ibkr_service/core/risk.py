@@ -8,18 +8,22 @@ answer is no: unknown is never treated as zero.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 import msgspec
 
 from ibkr_service.core.book import Book
 from ibkr_service.core.errors import Refused
 from ibkr_service.core.events import Tick
+from ibkr_service.core.increments import OffTick, UnknownIncrement
 from ibkr_service.core.instrument import Future, Option
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import Intent
 
 MINUTE = timedelta(minutes=1)
+TRAILING = frozenset({"TRAIL", "TRAIL LIMIT"})
+# Fields with which an order buys something else than `quantity`, or brings other orders with it. Unknown is no.
+UNPRICEABLE = frozenset({"cashQty", "hedgeType", "deltaNeutralOrderType"})
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +33,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         max_quantity: of one order, in units of the instrument. max_notional: of one order, in the quote currency.
         max_open_orders: per instrument and side (IB itself allows 20). max_orders_per_minute: per strategy.
         max_quote_age_s: a market order is priced by a live quote no older than this.
+        off_tick, unknown_increment: what is done with a price between two increments, and with one of an instrument
+        whose increments nobody has asked for (`core/increments.py`).
     """
 
     max_quantity: Decimal
@@ -37,6 +43,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_orders_per_minute: int
     max_quote_age_s: float
     read_only: bool = False
+    off_tick: OffTick = "refuse"
+    unknown_increment: UnknownIncrement = "pass"
 
 
 def check(intent: Intent, strategy: str, limits: Limits, book: Book, *, now: datetime, mono_s: float) -> Refused | None:
@@ -45,15 +53,9 @@ def check(intent: Intent, strategy: str, limits: Limits, book: Book, *, now: dat
     Args:
         now: wall clock, for rates. mono_s: the event loop's time, for the age of quotes.
     """
-    if limits.read_only:
-        return Refused("read_only", "no orders", str(intent))
-    if book.link is not Link.READY:
-        return Refused("link", Link.READY.name, f"an order while the link is {book.link.name}")
-    if intent.quantity > limits.max_quantity:
-        return Refused("max_quantity", str(limits.max_quantity), str(intent.quantity))
-    submitted = book.submitted_since(strategy, now - MINUTE)
-    if submitted >= limits.max_orders_per_minute:
-        return Refused("max_orders_per_minute", str(limits.max_orders_per_minute), f"one more after {submitted}")
+    refusal = _check_sending(intent, strategy, limits, book, now)
+    if refusal is not None:
+        return refusal
     same_side = sum(
         1 for o in book.alive_orders() if o.intent.instrument == intent.instrument and o.intent.action == intent.action
     )
@@ -64,8 +66,35 @@ def check(intent: Intent, strategy: str, limits: Limits, book: Book, *, now: dat
     return _check_notional(intent, limits, book, mono_s)
 
 
+def check_change(
+    intent: Intent, strategy: str, limits: Limits, book: Book, *, now: datetime, mono_s: float
+) -> Refused | None:
+    """As `check`, for new terms of an order that exists: there is no order more than before.
+
+    Args:
+        intent: the order as it is to be.
+    """
+    return _check_sending(intent, strategy, limits, book, now) or _check_notional(intent, limits, book, mono_s)
+
+
+def _check_sending(intent: Intent, strategy: str, limits: Limits, book: Book, now: datetime) -> Refused | None:
+    if limits.read_only:
+        return Refused("read_only", "no orders", str(intent))
+    if book.link is not Link.READY:
+        return Refused("link", Link.READY.name, f"an order while the link is {book.link.name}")
+    if intent.quantity > limits.max_quantity:
+        return Refused("max_quantity", str(limits.max_quantity), str(intent.quantity))
+    submitted = book.submitted_since(strategy, now - MINUTE)
+    if submitted >= limits.max_orders_per_minute:
+        return Refused("max_orders_per_minute", str(limits.max_orders_per_minute), f"one more after {submitted}")
+    return None
+
+
 def _check_notional(intent: Intent, limits: Limits, book: Book, mono_s: float) -> Refused | None:
-    price = intent.limit_price
+    for name, _ in intent.fields:
+        if name in UNPRICEABLE:
+            return Refused("max_notional", "orders whose size is known beforehand", f"one with the field {name}")
+    price = _own_price(intent)
     if price is None:
         quote = book.quote(intent.instrument)
         unusable = why_unusable(quote, limits.max_quote_age_s, mono_s)
@@ -73,7 +102,7 @@ def _check_notional(intent: Intent, limits: Limits, book: Book, mono_s: float) -
             return Refused(
                 "max_quote_age_s",
                 f"a live quote of the last {limits.max_quote_age_s:g} s",
-                f"a MKT order with {unusable}",
+                f"a {intent.order_type} order with {unusable}",
             )
         assert quote is not None, "a usable quote exists"
         side = quote.ask if intent.action == "BUY" else quote.bid
@@ -83,6 +112,29 @@ def _check_notional(intent: Intent, limits: Limits, book: Book, mono_s: float) -
     if notional > limits.max_notional:
         return Refused("max_notional", str(limits.max_notional), f"{notional:f}")
     return None
+
+
+def _own_price(intent: Intent) -> Decimal | None:
+    """The price that an order names for itself; None if the market prices it.
+
+    A stop is priced where it is triggered, and with a limit by the larger of the two. A trailing stop moves with the
+    market, so the market prices it, wherever it is now; what it starts with says nothing.
+    """
+    limit, stop = intent.limit_price, intent.stop_price
+    if intent.is_plain:
+        return limit
+    if intent.order_type in TRAILING:
+        return None
+    if limit is not None and stop is not None:
+        return max(abs(limit), abs(stop))
+    price = limit if limit is not None else stop
+    discretion = dict(intent.fields).get("discretionaryAmt", 0)  # so much worse than its limit it may trade
+    if price is None or not isinstance(discretion, (str, int)):
+        return price
+    try:
+        return abs(price) + abs(Decimal(discretion))
+    except InvalidOperation:
+        return price  # not a number: the broker's own check refuses it
 
 
 def why_unusable(  # noqa: PLR0911 - one row per reason

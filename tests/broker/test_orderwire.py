@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal as D
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ibkr_service.broker import translate
+from ibkr_service.broker import orderfields, translate
 from ibkr_service.broker.ib import IB
 from ibkr_service.broker.orderwire import OrderWire
-from ibkr_service.core.errors import Paced
+from ibkr_service.core.errors import InvalidIntent, Paced
 from ibkr_service.core.instrument import Forex, Future, FutureOption, Option, Stock
-from ibkr_service.core.orders import Intent
+from ibkr_service.core.intent import TYPES, Algo, Intent
 from ibkr_service.sim.loop import run
 
 INSTRUMENTS = [
@@ -27,26 +28,59 @@ INSTRUMENTS = [
     Future("ES", "202612", "CME"),
 ]
 numbers = st.decimals(min_value="0.00001", max_value="1000000", places=5, allow_nan=False).filter(bool)
-intents = st.builds(
-    lambda instrument, action, quantity, price, tif, outside: Intent(
-        instrument=instrument,
-        action=action,
-        quantity=quantity,
-        order_type="MKT" if price is None else "LMT",
-        limit_price=price,
+limits = numbers | st.sampled_from([D("-1.25"), D(0)])
+percents = st.decimals(min_value="0.01", max_value="99.99", places=2, allow_nan=False)
+quantities = numbers | st.sampled_from([D("1E+3"), D("100.00")])
+TILL = datetime(2026, 11, 24, 21, tzinfo=UTC)
+FIELDS = [
+    {},
+    {"hidden": True, "displaySize": 100},
+    {"ocaGroup": "g", "ocaType": 1},
+    {"minQty": 5, "allOrNone": False, "discretionaryAmt": D("0.50"), "percentOffset": "0.01"},
+    {"scalePriceIncrement": D("0.01"), "scaleInitLevelSize": 10, "smartComboRoutingParams": {"NonGuaranteed": 1}},
+    {"goodAfterTime": "20261124 15:00:00 UTC", "orderMiscOptions": {"a": "b"}, "nbboPriceCap": "2.50"},
+]
+ALGOS = [None, Algo.of("Adaptive", adaptivePriority="Urgent"), Algo.of("Vwap", maxPctVol=D("0.1"), noTakeLiq=True)]
+
+
+@st.composite
+def intents(draw):
+    """Every order type with every term it can have."""
+    kind = draw(st.sampled_from(sorted(TYPES)))
+    row = TYPES[kind]
+    terms = {name: draw(numbers if name != "limit_price" else limits) for name in sorted(row.needs)}
+    if kind == "TRAIL LIMIT":
+        terms |= draw(
+            st.sampled_from([{"limit_offset": D("0.05")}, {"limit_price": D("9.50"), "stop_price": D("9.60")}])
+        )
+    elif row.may_have:
+        terms |= {name: draw(numbers) for name in sorted(row.may_have) if draw(st.booleans())}
+    if row.trails:
+        terms |= draw(
+            st.builds(lambda n: {"trailing_amount": n}, numbers)
+            | st.builds(lambda n: {"trailing_percent": n}, percents)
+        )
+    tif = draw(st.sampled_from(sorted(row.tifs)))
+    return Intent(
+        instrument=draw(st.sampled_from(INSTRUMENTS)),
+        action=draw(st.sampled_from(["BUY", "SELL"])),
+        quantity=draw(quantities),
+        order_type=kind,
         tif=tif,
-        outside_rth=outside,
-    ),
-    st.sampled_from(INSTRUMENTS),
-    st.sampled_from(["BUY", "SELL"]),
-    numbers | st.sampled_from([D("1E+3"), D("100.00")]),
-    st.none() | numbers | st.sampled_from([D("-1.25"), D(0)]),
-    st.sampled_from(["DAY", "GTC", "IOC"]),
-    st.booleans(),
-)
+        good_till=draw(st.sampled_from([TILL, TILL.replace(hour=20)])) if tif == "GTD" else None,
+        outside_rth=draw(st.booleans()),
+        algo=draw(st.sampled_from(ALGOS)),
+        fields=draw(st.sampled_from(FIELDS)),
+        **terms,
+    )
+
+
 ORDER_ID_MAX = 2**31 - 2  # one more is the library's word for "unset"
 orders = st.tuples(
-    st.integers(1, ORDER_ID_MAX), intents, st.integers(0, 2**31), st.text("ibs.-0a", min_size=1, max_size=30)
+    st.integers(1, ORDER_ID_MAX - 1),
+    intents(),
+    st.integers(0, ORDER_ID_MAX),
+    st.text("ibs.-0a", min_size=1, max_size=30),
 )
 
 
@@ -57,7 +91,7 @@ def connected(version):
     return ib.client
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(version=st.sampled_from([157, 176, 178]), placed=st.lists(orders, min_size=1, max_size=8))
 def test_what_leaves_is_what_the_library_writes(version, placed):
     """For every kind of order, the first time and the next."""
@@ -70,9 +104,54 @@ def test_what_leaves_is_what_the_library_writes(version, placed):
             order = translate.order_of(intent, ref, "DU1")
             theirs = client.written(lambda: client.placeOrder(order_id, contract, order))  # noqa: B023 - called at once
             assert wire.message(order_id, intent, con_id, ref, "DU1") == theirs
-            assert wire.message(order_id - 1, intent, con_id, ref, "DU2") != theirs
+            assert wire.message(order_id + 1, intent, con_id, ref, "DU2") != theirs
 
     run(both())
+
+
+def test_each_order_type_says_its_terms_in_twss_fields():
+    """What is a stop, an amount by which to trail, a limit offset or a date, and where the library has it."""
+
+    def order(**terms):
+        return translate.order_of(Intent.sell(Stock("AAPL"), 10, **terms), "r", "DU1")
+
+    stop = order(stop="9.5", limit="9.4")
+    assert (stop.orderType, stop.auxPrice, stop.lmtPrice) == ("STP LMT", "9.5", "9.4")
+    trailing = order(trail="0.5", limit_offset="0.1", stop="9", good_till=TILL)
+    assert (trailing.orderType, trailing.auxPrice, trailing.lmtPriceOffset) == ("TRAIL LIMIT", "0.5", "0.1")
+    assert (trailing.trailStopPrice, trailing.goodTillDate, trailing.tif) == ("9", "20261124 21:00:00 UTC", "GTD")
+    assert order(trail_percent=2).trailingPercent == "2"
+    adaptive = order(algo=ALGOS[1])
+    assert (adaptive.algoStrategy, adaptive.algoParams[0].tag, adaptive.algoParams[0].value) == (
+        "Adaptive",
+        "adaptivePriority",
+        "Urgent",
+    )
+    assert order(fields={"displaySize": 5}).displaySize == 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"hiden": True}, "no field hiden: did you mean hidden"),
+        ({"orderRef": "x"}, "orderRef cannot be set: the service"),
+        ({"parentId": 1}, "the service"),
+        ({"lmtPrice": "1"}, "say limit_price"),
+        ({"conditions": ()}, "no journal can hold"),
+        ({"hidden": 1}, "must be True or False"),
+        ({"displaySize": "ten"}, "must be a whole number"),
+        ({"displaySize": True}, "must be a whole number"),
+        ({"nbboPriceCap": "much"}, "finite number"),
+        ({"ocaGroup": 1}, "must be a text"),
+        ({"ocaGroup": "a\0b"}, "must be a text"),
+        ({"orderMiscOptions": "a=b"}, "mapping of tags"),
+    ],
+)
+def test_a_field_that_cannot_be_is_refused(fields, says):
+    """With what to use instead; nothing of it is written."""
+    intent = Intent.buy(Stock("AAPL"), 1, fields=fields)
+    with pytest.raises(InvalidIntent, match=says):
+        orderfields.check(intent)
 
 
 async def test_what_is_only_written_does_not_leave():

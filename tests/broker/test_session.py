@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal as D
@@ -25,6 +26,7 @@ from ibkr_service.core.errors import AccountProblem, ModeMismatch, NotReady, Pac
 from ibkr_service.core.instrument import Forex, Stock
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import Intent, OrderState
+from ibkr_service.journal import Journal
 from ibkr_service.sim import GatewayConfig, answers
 from ibkr_service.sim import session as gateway_session
 from ibkr_service.sim.messages import Answer
@@ -516,6 +518,31 @@ async def test_rolled_back_ids_stay_above_our_mark_after_a_restart(world, holder
     second = holder.desk.submit(buy("0.95"))
     await world.until(lambda: state(world, second) is OrderState.WORKING)
     assert len(world.gateway.open_orders) == 2
+
+
+async def test_rolled_back_ids_stay_above_an_id_that_a_crash_hid(world, holder, monkeypatch):
+    """An order left, and a crash kept `OrderSent` from the journal: its id is not used again, twice in a row."""
+    write = Journal._write
+
+    def dying(journal, row):
+        if row[2] != "OrderSubmitted":
+            raise sqlite3.OperationalError("the process is as good as dead")
+        write(journal, row)
+
+    for number in range(2):
+        with monkeypatch.context() as crash:
+            crash.setattr(Journal, "_write", dying)
+            ref = holder.desk.submit(buy(THROUGH), key=f"{number}")
+            await world.until(lambda ref=ref: state(world, ref) is OrderState.FILLED)
+            holder.desk = None
+            await world.stop_service()
+        world.faults.roll_back_ids(1000)
+        world.start_service()
+        await world.until_ready()
+        await world.until(lambda: holder.desk is not None)
+    last = holder.desk.submit(buy(), key="last")
+    await world.until(lambda: state(world, last) is OrderState.WORKING)
+    assert len(set(refs_at_gateway(world))) == 3
 
 
 async def test_a_silently_dropped_order_is_looked_for_and_never_sent_again(world, holder):

@@ -205,10 +205,10 @@ def test_nothing_is_none():
 
 # --- orders ----------------------------------------------------------------------------------------------------------
 
-QUANTITIES = st.decimals("0.000001", "1e12", allow_nan=False, allow_infinity=False).filter(lambda d: d > 0)
+QUANTITIES = st.decimals("0.000001", "1e12", allow_nan=False, allow_infinity=False, places=12).filter(lambda d: d > 0)
 
 
-@given(QUANTITIES, st.none() | st.decimals("-1e6", "1e6", allow_nan=False, allow_infinity=False))
+@given(QUANTITIES, st.none() | st.decimals("-1e6", "1e6", allow_nan=False, allow_infinity=False, places=12))
 def test_an_orders_numbers_reach_the_wire_digit_by_digit(quantity, price):
     """No 0.30000000000000004, no 1E+3."""
     kind = "MKT" if price is None else "LMT"

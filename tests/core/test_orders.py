@@ -89,8 +89,8 @@ def test_every_state_has_a_row():
         ({"order_type": "LMT"}, "needs a limit_price"),
         ({"order_type": "LMT", "limit_price": D("NaN")}, "finite"),
         ({"limit_price": D(1)}, "no limit_price"),
-        ({"order_type": "STP"}, "MKT or LMT"),
-        ({"tif": "FOK"}, "DAY, GTC or IOC"),
+        ({"order_type": "STOP"}, "one of MKT, LMT, STP"),
+        ({"tif": "ALWAYS"}, "one of DAY, FOK"),
         ({"instrument": Index("SPX", "CBOE")}, "an index"),
     ],
 )

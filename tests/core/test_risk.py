@@ -13,7 +13,7 @@ from ibkr_service.core.book import Book
 from ibkr_service.core.instrument import Option, Stock
 from ibkr_service.core.link import Signal
 from ibkr_service.core.orders import Intent
-from ibkr_service.core.risk import Limits, check
+from ibkr_service.core.risk import Limits, check, check_change
 
 AT = datetime(2026, 11, 23, 15, tzinfo=UTC)
 AAPL = Stock("AAPL")
@@ -117,3 +117,57 @@ def test_a_flood_is_stopped_per_strategy(book):
     intent = Intent(instrument=AAPL, action="BUY", quantity=D(1))
     assert check(intent, "t", loose, book, now=AT, mono_s=1001.0) is None
     assert check(intent, "s", loose, book, now=AT + timedelta(seconds=61), mono_s=1001.0) is None
+
+
+@pytest.mark.parametrize(
+    ("terms", "notional"),
+    [
+        ({"stop": 300}, "30000"),
+        ({"stop": 300, "limit": 250}, "30000"),  # the larger of the two
+        ({"stop": 250, "limit": 300}, "30000"),
+        ({"order_type": "LOC", "limit": 300}, "30000"),
+        ({"order_type": "MIDPRICE", "limit": 300}, "30000"),
+        ({"limit": 299, "fields": {"discretionaryAmt": D(1)}}, "30000"),
+        ({"trail": 5, "stop": 1}, "10010.0"),  # by the market, whatever it starts with
+        ({"trail_percent": 5, "limit": 1, "stop": 1}, "10010.0"),
+        ({"order_type": "MOC"}, "10010.0"),
+        ({"order_type": "MIDPRICE"}, "10010.0"),
+        ({"tif": "OPG"}, "10010.0"),
+    ],
+)
+def test_each_order_type_is_priced(book, terms, notional):
+    """By its own prices where they bound it, otherwise by the live quote: what it may cost is what is asked."""
+    tight = msgspec.structs.replace(LIMITS, max_notional=D(10_000))
+    refused = check(Intent.buy(AAPL, 100, **terms), "s", tight, book, now=AT, mono_s=1001.0)
+    assert (refused.limit, refused.asked) == ("max_notional", notional)
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [{"trail": 5, "stop": 99}, {"trail": 5, "limit_offset": 1}, {"order_type": "MOC"}, {"order_type": "MIDPRICE"}],
+)
+def test_what_the_market_prices_needs_a_quote(book, terms):
+    """Unknown is no, and the refusal names the order type."""
+    book.quotes.clear()
+    refused = check(Intent.buy(AAPL, 1, **terms), "s", LIMITS, book, now=AT, mono_s=1001.0)
+    assert refused.limit == "max_quote_age_s"
+    assert "no quote" in refused.asked
+
+
+@pytest.mark.parametrize("field", ["cashQty", "hedgeType", "deltaNeutralOrderType"])
+def test_what_cannot_be_priced_is_refused(book, field):
+    """A field that makes another order of it than the quantity says."""
+    intent = Intent.buy(AAPL, 1, limit=1, fields={field: "1"})
+    assert field in check(intent, "s", LIMITS, book, now=AT, mono_s=1001.0).asked
+
+
+def test_a_modification_is_no_further_order_but_counts(book):
+    """As many orders as are allowed are open: a change passes, until there were too many messages in the minute."""
+    submit(book, 2)
+    intent = Intent.buy(AAPL, 1, limit=100)
+    assert check(intent, "s", LIMITS, book, now=AT, mono_s=1001.0).limit == "max_open_orders"
+    assert check_change(intent, "s", LIMITS, book, now=AT, mono_s=1001.0) is None
+    big = Intent.buy(AAPL, 101, limit=100)
+    assert check_change(big, "s", LIMITS, book, now=AT, mono_s=1001.0).limit == "max_quantity"
+    book.apply(ev.ModificationRequested(at=AT, ref="s0BUY", intent=intent))
+    assert check_change(intent, "s", LIMITS, book, now=AT, mono_s=1001.0).limit == "max_orders_per_minute"

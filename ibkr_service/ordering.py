@@ -1,0 +1,222 @@
+"""Orders as a script places them: words for an `Intent`, and waiting for what the broker says.
+
+`BrokerApi` (`api.py`) is this and the connection. Everything happens at the script's desk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+from ibkr_service.core.errors import InvalidIntent, RequestTimeout
+from ibkr_service.core.instrument import AnyInstrument, parse
+from ibkr_service.core.intent import Action, Algo, Exact, Intent, TimeInForce, exact
+from ibkr_service.core.intent import OrderType as TwsOrderType
+from ibkr_service.core.orders import Order
+from ibkr_service.core.preview import Preview
+from ibkr_service.desk import PREVIEW_TIMEOUT_S, Desk
+
+CANCEL_TIMEOUT_S = MODIFY_TIMEOUT_S = 10.0
+QUOTE_TIMEOUT_S, LOOK_S = 5.0, 0.02
+
+Direction = Literal["BUY", "SELL", "LONG", "SHORT"]
+OrderType = Literal[
+    "MARKET", "LIMIT", "STOP", "STOP_LIMIT", "TRAIL", "TRAIL_LIMIT", "MARKET_ON_CLOSE", "LIMIT_ON_CLOSE", "MIDPRICE"
+]
+
+_ACTIONS: Mapping[str, Action] = {"BUY": "BUY", "SELL": "SELL", "LONG": "BUY", "SHORT": "SELL"}
+_TYPES: Mapping[str, TwsOrderType] = {
+    "MARKET": "MKT",
+    "LIMIT": "LMT",
+    "STOP": "STP",
+    "STOP_LIMIT": "STP LMT",
+    "TRAIL": "TRAIL",
+    "TRAIL_LIMIT": "TRAIL LIMIT",
+    "MARKET_ON_CLOSE": "MOC",
+    "LIMIT_ON_CLOSE": "LOC",
+    "MIDPRICE": "MIDPRICE",
+}
+_NUMBERS = ("quantity", "limit_price", "stop_price", "trailing_amount", "trailing_percent", "limit_offset")
+
+
+class Ordering:
+    """The orders' part of `BrokerApi`."""
+
+    @property
+    def desk(self) -> Desk:
+        """The script's desk."""
+        raise NotImplementedError
+
+    async def place_order(
+        self,
+        instrument: AnyInstrument | str,
+        direction: Direction,
+        quantity: Exact,
+        *,
+        key: str | None = None,
+        **terms: Any,  # noqa: ANN401 - `intent_of` says
+    ) -> str:
+        """Place an order; returns its reference, which is also its orderRef in TWS.
+
+        Args:
+            quantity: exact, as all numbers: Decimal, whole number or text; a float is refused. key: names the wish, so
+            that placing it again, after a crash too, is still one order. terms: those of `intent_of`: order_type
+            (MARKET if left out), limit_price, stop_price …
+
+        Raises:
+            InvalidIntent, Refused, NotReady, Paced, KeyReused, JournalError: nothing was sent, for the reason given.
+        """
+        desk = self.desk
+        intent = intent_of(instrument, direction, quantity, **terms)
+        await desk.qualify(intent.instrument)
+        if intent.limit_price is intent.stop_price is None or intent.order_type in {"TRAIL", "TRAIL LIMIT"}:
+            await self._quoted(desk, intent.instrument)
+        return desk.submit(intent, key=key)
+
+    async def _quoted(self, desk: Desk, instrument: AnyInstrument) -> None:
+        """Watch what a market order is for: the risk gate prices it by a live quote, or says why it cannot."""
+        desk.watch(instrument)
+        try:
+            async with asyncio.timeout(QUOTE_TIMEOUT_S):
+                while desk.why_unusable(instrument) is not None:  # noqa: ASYNC110 - a quote also becomes usable by time
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            pass
+
+    async def preview_order(
+        self,
+        instrument: AnyInstrument | str,
+        direction: Direction,
+        quantity: Exact,
+        *,
+        timeout_s: float = PREVIEW_TIMEOUT_S,
+        **terms: Any,  # noqa: ANN401 - `intent_of` says
+    ) -> Preview:
+        """What an order would do to the account: margins before and after, commission. Nothing is placed.
+
+        Args:
+            terms: those of `place_order`.
+
+        Raises:
+            InvalidIntent, Refused, BrokerRefused, RequestTimeout, UnknownInstrument, NotReady, Paced: as they say.
+        """
+        desk = self.desk
+        intent = intent_of(instrument, direction, quantity, **terms)
+        await desk.qualify(intent.instrument)
+        return await desk.preview(intent, timeout_s)
+
+    async def get_order_status(self, ref: str) -> Order:
+        """The order as it is now: state, filled, remaining, average price, why.
+
+        Raises:
+            UnknownOrder: this service has no such order. NotReady: there is no connection.
+        """
+        return self.desk.order(ref)
+
+    async def modify_order(self, ref: str, *, timeout_s: float = MODIFY_TIMEOUT_S, **changes: Any) -> Order:  # noqa: ANN401 - `Desk.modify` says
+        """Change terms of a working order, and wait for what the broker says; returns the order as it then is.
+
+        Args:
+            changes: those of `Desk.modify` (quantity, limit_price, stop_price …), numbers exact.
+
+        Raises:
+            UnknownOrder, InvalidIntent, Refused, NotReady, Paced, JournalError: nothing was sent. RequestTimeout: the
+            broker has said nothing yet. Whether it took the change is in the order's intent.
+        """
+        desk = self.desk
+        given = {name: exact(name, value) if name in _NUMBERS else value for name, value in changes.items()}
+        desk.modify(ref, **given)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while desk.order(ref).change is not None:  # noqa: ASYNC110 - it is settled by many kinds of facts
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            raise RequestTimeout(f"modification of {ref}", timeout_s) from None
+        return desk.order(ref)
+
+    async def cancel_order(self, ref: str, timeout_s: float = CANCEL_TIMEOUT_S) -> Order:
+        """Cancel, and wait for what the broker says; returns the order in its final state, which may be FILLED.
+
+        Raises:
+            UnknownOrder: there is none. RequestTimeout: the broker has not confirmed it in time; the wish stays, and is
+            carried out as soon as it can be.
+        """
+        desk = self.desk
+        desk.cancel(ref)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await desk.finished(ref)
+        except TimeoutError:
+            raise RequestTimeout(f"cancellation of {ref}", timeout_s) from None
+
+    async def wait_for_order(self, ref: str, timeout_s: float) -> Order:
+        """Wait until an order is filled, cancelled or rejected.
+
+        Raises:
+            UnknownOrder: there is none. RequestTimeout: it is still working.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self.desk.finished(ref)
+        except TimeoutError:
+            raise RequestTimeout(f"end of {ref}", timeout_s) from None
+
+
+def intent_of(  # noqa: PLR0913 - an order has many terms; all have defaults
+    instrument: AnyInstrument | str,
+    direction: Direction,
+    quantity: Exact,
+    *,
+    order_type: OrderType | TwsOrderType = "MARKET",
+    limit_price: Exact | None = None,
+    stop_price: Exact | None = None,
+    trailing_amount: Exact | None = None,
+    trailing_percent: Exact | None = None,
+    limit_offset: Exact | None = None,
+    tif: TimeInForce | None = None,
+    good_till: datetime | None = None,
+    outside_rth: bool = False,
+    algo: Algo | None = None,
+    fields: Mapping[str, object] | None = None,
+    account: str = "",
+) -> Intent:
+    """An order in a script's words; the terms are those of `Intent`.
+
+    Raises:
+        InvalidIntent: it makes no sense.
+    """
+    if direction not in _ACTIONS:
+        raise InvalidIntent(f"direction is one of {', '.join(_ACTIONS)}, not {direction!r}")
+    kind = _TYPES.get(order_type) or (order_type if order_type in _TYPES.values() else None)
+    if kind is None:
+        raise InvalidIntent(f"order_type is one of {', '.join(_TYPES)}, not {order_type!r}")
+    if (order_type == "LIMIT" and limit_price is None) or (order_type == "MARKET" and limit_price is not None):
+        raise InvalidIntent("a LIMIT order has a limit_price, a MARKET order has none")
+    return Intent.of(
+        _ACTIONS[direction],
+        instrument_of(instrument),
+        exact("quantity", quantity),
+        order_type=kind,  # type: ignore[arg-type]  # one of TWS's names
+        limit=_optional("limit_price", limit_price),
+        stop=_optional("stop_price", stop_price),
+        trail=_optional("trailing_amount", trailing_amount),
+        trail_percent=_optional("trailing_percent", trailing_percent),
+        limit_offset=_optional("limit_offset", limit_offset),
+        tif=tif,
+        good_till=good_till,
+        outside_rth=outside_rth,
+        algo=algo,
+        fields=fields,
+        account=account,
+    )
+
+
+def instrument_of(thing: AnyInstrument | str) -> AnyInstrument:
+    """The instrument, written out or in its short form (`AAPL`, `EUR.USD`)."""
+    return parse(thing) if isinstance(thing, str) else thing
+
+
+def _optional(name: str, value: Exact | None) -> Exact | None:
+    return None if value is None else exact(name, value)

@@ -1,0 +1,10 @@
+"""Orders: placed, changed, cancelled, previewed, refused, told in features/orders.feature.
+
+The steps are in tests/bdd/order_steps.py.
+"""
+
+from __future__ import annotations
+
+from pytest_bdd import scenarios
+
+scenarios("orders.feature")
