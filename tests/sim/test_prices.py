@@ -12,7 +12,7 @@ from ibkr_service.sim.pricing import Prices, black_scholes
 from ibkr_service.sim.replay import Replay, ReplayError, ReplayFile, load
 from ibkr_service.sim.walk import INTERVAL_S, RandomWalk
 
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).parents[3] / "shared" / "data"
 STARTED_AT = datetime(2026, 11, 23, 14, 30, tzinfo=UTC)
 UNIVERSE = Universe(date(2026, 11, 23))
 AAPL = UNIVERSE.stocks[265598]
