@@ -18,6 +18,7 @@ import structlog
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core import modification, risk
+from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import (
     DeskClosed,
     GatewayError,
@@ -131,6 +132,8 @@ class Desk(View):
         """The intent as it can be sent: its fields known, its prices on the instrument's increments."""
         if intent.fields:
             self._wire.check_fields(intent)
+        if isinstance(intent.instrument, Spread):
+            self._wire.check_legs(intent.instrument)
         limits = self._limits
         try:
             return fitted(

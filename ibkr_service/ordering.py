@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal
 
+from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import InvalidIntent, RequestTimeout
-from ibkr_service.core.instrument import AnyInstrument, parse
-from ibkr_service.core.intent import Action, Algo, Exact, Intent, TimeInForce, exact
+from ibkr_service.core.instrument import Action, AnyInstrument, parse
+from ibkr_service.core.intent import Algo, Exact, Intent, TimeInForce, Traded, exact
 from ibkr_service.core.intent import OrderType as TwsOrderType
 from ibkr_service.core.orders import Order
 from ibkr_service.core.preview import Preview
@@ -20,6 +22,7 @@ from ibkr_service.desk import PREVIEW_TIMEOUT_S, Desk
 
 CANCEL_TIMEOUT_S = MODIFY_TIMEOUT_S = 10.0
 QUOTE_TIMEOUT_S, LOOK_S = 5.0, 0.02
+TYPED_DECIMALS_MAX = 8
 
 Direction = Literal["BUY", "SELL", "LONG", "SHORT"]
 OrderType = Literal[
@@ -38,7 +41,16 @@ _TYPES: Mapping[str, TwsOrderType] = {
     "LIMIT_ON_CLOSE": "LOC",
     "MIDPRICE": "MIDPRICE",
 }
-_NUMBERS = ("quantity", "limit_price", "stop_price", "trailing_amount", "trailing_percent", "limit_offset")
+_NUMBERS = (
+    "quantity",
+    "limit_price",
+    "debit",
+    "credit",
+    "stop_price",
+    "trailing_amount",
+    "trailing_percent",
+    "limit_offset",
+)
 
 
 class Ordering:
@@ -51,16 +63,25 @@ class Ordering:
 
     async def place_order(
         self,
-        instrument: AnyInstrument | str,
+        instrument: Traded | str,
         direction: Direction,
         quantity: Exact,
+        spread: Spread | None = None,
+        order_type: OrderType | TwsOrderType = "MARKET",
+        price: Exact | float | None = None,
         *,
         key: str | None = None,
         **terms: Any,  # noqa: ANN401 - `intent_of` says
     ) -> str:
         """Place an order; returns its reference, which is also its orderRef in TWS.
 
+        `place_order("AAPL", "LONG", 1, spread, "LIMIT", "2.85")` orders an option spread; a spread may as well stand in
+        the first place. Its limit is `debit=` or `credit=`, or the bare price, which takes the natural direction; the
+        log says in words what it came to ("receive at least 2.85").
+
         Args:
+            spread: on the instrument that is named first. price: the limit of a LIMIT order, the same as `limit_price`;
+            here a float is read as it was written (2.85), if it has at most 8 decimals.
             quantity: exact, as all numbers: Decimal, whole number or text; a float is refused. key: names the wish, so
             that placing it again, after a crash too, is still one order. terms: those of `intent_of`: order_type
             (MARKET if left out), limit_price, stop_price …
@@ -69,25 +90,28 @@ class Ordering:
             InvalidIntent, Refused, NotReady, Paced, KeyReused, JournalError: nothing was sent, for the reason given.
         """
         desk = self.desk
-        intent = intent_of(instrument, direction, quantity, **terms)
+        if price is not None:
+            terms["limit_price"] = _typed("price", price)
+        intent = intent_of(_named(instrument, spread), direction, quantity, order_type=order_type, **terms)
         await desk.qualify(intent.instrument)
         if intent.limit_price is intent.stop_price is None or intent.order_type in {"TRAIL", "TRAIL LIMIT"}:
-            await self._quoted(desk, intent.instrument)
+            await self._quoted(desk, intent.contracts)
         return desk.submit(intent, key=key)
 
-    async def _quoted(self, desk: Desk, instrument: AnyInstrument) -> None:
-        """Watch what a market order is for: the risk gate prices it by a live quote, or says why it cannot."""
-        desk.watch(instrument)
+    async def _quoted(self, desk: Desk, contracts: tuple[AnyInstrument, ...]) -> None:
+        """Watch what a market order is for: the risk gate prices it by live quotes, or says why it cannot."""
+        for contract in contracts:
+            desk.watch(contract)
         try:
             async with asyncio.timeout(QUOTE_TIMEOUT_S):
-                while desk.why_unusable(instrument) is not None:  # noqa: ASYNC110 - a quote also becomes usable by time
+                while any(desk.why_unusable(contract) is not None for contract in contracts):  # noqa: ASYNC110 - a quote also becomes usable by time
                     await asyncio.sleep(LOOK_S)
         except TimeoutError:
             pass
 
     async def preview_order(
         self,
-        instrument: AnyInstrument | str,
+        instrument: Traded | str,
         direction: Direction,
         quantity: Exact,
         *,
@@ -165,12 +189,15 @@ class Ordering:
 
 
 def intent_of(  # noqa: PLR0913 - an order has many terms; all have defaults
-    instrument: AnyInstrument | str,
+    instrument: Traded | str,
     direction: Direction,
     quantity: Exact,
     *,
     order_type: OrderType | TwsOrderType = "MARKET",
     limit_price: Exact | None = None,
+    debit: Exact | None = None,
+    credit: Exact | None = None,
+    unnatural: bool = False,
     stop_price: Exact | None = None,
     trailing_amount: Exact | None = None,
     trailing_percent: Exact | None = None,
@@ -192,14 +219,18 @@ def intent_of(  # noqa: PLR0913 - an order has many terms; all have defaults
     kind = _TYPES.get(order_type) or (order_type if order_type in _TYPES.values() else None)
     if kind is None:
         raise InvalidIntent(f"order_type is one of {', '.join(_TYPES)}, not {order_type!r}")
-    if (order_type == "LIMIT" and limit_price is None) or (order_type == "MARKET" and limit_price is not None):
+    has_limit = (limit_price, debit, credit) != (None, None, None)
+    if (order_type == "LIMIT" and not has_limit) or (order_type == "MARKET" and has_limit):
         raise InvalidIntent("a LIMIT order has a limit_price, a MARKET order has none")
     return Intent.of(
         _ACTIONS[direction],
-        instrument_of(instrument),
+        instrument if isinstance(instrument, Spread) else instrument_of(instrument),
         exact("quantity", quantity),
         order_type=kind,  # type: ignore[arg-type]  # one of TWS's names
         limit=_optional("limit_price", limit_price),
+        debit=_optional("debit", debit),
+        credit=_optional("credit", credit),
+        unnatural=unnatural,
         stop=_optional("stop_price", stop_price),
         trail=_optional("trailing_amount", trailing_amount),
         trail_percent=_optional("trailing_percent", trailing_percent),
@@ -216,6 +247,29 @@ def intent_of(  # noqa: PLR0913 - an order has many terms; all have defaults
 def instrument_of(thing: AnyInstrument | str) -> AnyInstrument:
     """The instrument, written out or in its short form (`AAPL`, `EUR.USD`)."""
     return parse(thing) if isinstance(thing, str) else thing
+
+
+def _named(thing: Traded | str, spread: Spread | None) -> Traded | str:
+    """What is traded: the instrument, or the spread on it."""
+    if spread is None:
+        return thing
+    if not isinstance(spread, Spread):
+        raise InvalidIntent(f"a spread is made with core/spreads.py, such as bull_call(lower, upper), not {spread!r}")
+    underlying = instrument_of(thing) if isinstance(thing, str) else thing
+    if getattr(underlying, "symbol", "") != spread.symbol:
+        raise InvalidIntent(f"{spread} is not a spread on {underlying}")
+    return spread
+
+
+def _typed(name: str, value: Exact | float) -> Exact:
+    """A float as it was written, which its shortest text says; one that was computed has digits that nobody wrote."""
+    if not isinstance(value, float):
+        return value
+    written = Decimal(repr(value))
+    exponent = written.as_tuple().exponent
+    if not isinstance(exponent, int) or -exponent > TYPED_DECIMALS_MAX:
+        raise InvalidIntent(f'{name} must be exact: write Decimal("…") or "…", not {value!r}')
+    return written
 
 
 def _optional(name: str, value: Exact | None) -> Exact | None:

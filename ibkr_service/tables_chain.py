@@ -11,8 +11,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ibkr_service.core.chain import AnyOption, ChainRow, OptionChain, Slice
+from ibkr_service.core.chain import ChainRow, OptionChain, Slice
 from ibkr_service.core.chainselection import days_to
+from ibkr_service.core.instrument import AnyOption
 from ibkr_service.tables import (
     ANY_WIDTH,
     NOTHING,

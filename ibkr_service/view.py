@@ -20,9 +20,13 @@ from ibkr_service.core.bars import Bar
 from ibkr_service.core.book import Book
 from ibkr_service.core.chain import ChainRequest, Expiries, OptionChain, Strikes, no_progress
 from ibkr_service.core.chain import Progress as ChainProgress
+from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import DeskClosed, UnknownAccount
 from ibkr_service.core.instrument import AnyInstrument, parse
+from ibkr_service.core.intent import Traded
+from ibkr_service.core.netquote import NetQuote, net_quote
 from ibkr_service.core.orders import OrderState
+from ibkr_service.core.recognition import Recognised, recognise
 from ibkr_service.hub import Hub, Subscriber
 from ibkr_service.mailbox import Mailbox, Stream
 from ibkr_service.marketdata import UNREAD_MAX, BarItem, DepthItem, Progress, TickByTickItem
@@ -90,13 +94,31 @@ class View:
             else:
                 yield event
 
-    def position(self, instrument: AnyInstrument) -> Decimal:
-        """What this strategy's own orders have filled, net, over all its runs. The account's: `book.position`."""
+    def position(self, instrument: Traded) -> Decimal:
+        """What this strategy's own orders have filled, net, over all its runs. The account's: `book.position`.
+
+        Of a spread it counts what was traded as that spread.
+        """
         return self.book.strategy_position(self.name, instrument)
 
     def quote(self, instrument: AnyInstrument) -> ev.Tick | None:
         """The newest quote that can price an order (live, two-sided, young), or None."""
         return self.book.quote(instrument) if self.why_unusable(instrument) is None else None
+
+    def net_quote(self, spread: Spread) -> NetQuote | None:
+        """What a spread could be sold and bought at now, by the quotes of its legs; None if one is not usable."""
+        if any(self.why_unusable(leg.instrument) is not None for leg in spread.legs):
+            return None
+        return net_quote(spread, lambda leg: self.book.quotes[leg])
+
+    def held_spreads(self, account: str = "") -> Recognised:
+        """The named spreads that an account's positions make up, and what is left (`core/recognition.py`).
+
+        Raises:
+            NotReady: the link is not READY. UnknownAccount: not one of this login.
+        """
+        held = self.book.held_positions(account)
+        return recognise({instrument: position.quantity for instrument, position in held.items()})
 
     def why_unusable(self, instrument: AnyInstrument) -> str | None:
         """Why there is no quote of it that can price an order, in words; None if there is one.
@@ -152,13 +174,18 @@ class View:
         self._streams.append(stream)
         return stream
 
-    async def qualify(self, instrument: AnyInstrument) -> int:
+    async def qualify(self, instrument: Traded) -> int:
         """Make sure that the broker knows the instrument, and at which prices it trades; returns its conId.
+
+        Of a spread each leg; it has no conId of its own, and 0 is returned.
 
         Raises:
             UnknownInstrument, BrokerRefused, RequestTimeout, NotReady.
         """
         self._check_open()
+        if isinstance(instrument, Spread):
+            await self._wire.learn_legs(instrument)
+            return 0
         con_id = await self._wire.con_id(instrument)
         await self._wire.learn_increments(instrument)
         return con_id

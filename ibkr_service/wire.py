@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from ibkr_service.core import events as ev
 from ibkr_service.core.chain import ChainRequest, OptionChain
+from ibkr_service.core.combination import Spread
 from ibkr_service.core.increments import Increments
 from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.core.intent import Traded
 from ibkr_service.core.orders import Intent, Order
 from ibkr_service.core.preview import Preview
 from ibkr_service.mailbox import Stream
@@ -46,8 +48,16 @@ class Wire(Protocol):
         """Raises `InvalidIntent` if a further field does not exist or cannot be set."""
         ...
 
-    def increments(self, instrument: AnyInstrument) -> Increments | None:
+    def increments(self, traded: Traded) -> Increments | None:
         """At which prices it can trade, as far as that is known."""
+        ...
+
+    async def learn_legs(self, spread: Spread) -> None:
+        """Ask for what a spread needs to be ordered, once."""
+        ...
+
+    def check_legs(self, spread: Spread) -> None:
+        """Raises `InvalidIntent` if that was not asked for."""
         ...
 
     async def learn_increments(self, instrument: AnyInstrument) -> None:

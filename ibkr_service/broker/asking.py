@@ -26,6 +26,7 @@ from ibkr_service.broker.streams import Streams
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core.chain import ChainRequest, OptionChain
+from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import (
     BrokerRefused,
     InvalidIntent,
@@ -35,8 +36,8 @@ from ibkr_service.core.errors import (
     UnknownInstrument,
 )
 from ibkr_service.core.increments import Increments
-from ibkr_service.core.instrument import AnyInstrument
-from ibkr_service.core.intent import Intent
+from ibkr_service.core.instrument import AnyInstrument, Bag
+from ibkr_service.core.intent import Intent, Traded
 from ibkr_service.core.preview import Preview
 
 log = structlog.get_logger("ibkr_service.broker")
@@ -125,6 +126,34 @@ class Questions:
         self._rules.seen(instrument, found[0])
         return con_id
 
+    async def learn_legs(self, spread: Spread) -> None:
+        """Know what a spread needs to be ordered: the conIds of its legs, and their increments.
+
+        Raises:
+            UnknownInstrument, BrokerRefused, RequestTimeout, NotReady: as they say, of the leg that they name.
+        """
+        for leg in spread.legs:
+            await self.con_id(leg.instrument)
+            await self.learn_increments(leg.instrument)
+
+    def check_legs(self, spread: Spread) -> None:
+        """Whether a spread could be sent now.
+
+        Raises:
+            InvalidIntent: a leg's conId is not known.
+        """
+        self._sent_as(spread)
+
+    def _sent_as(self, traded: Traded) -> AnyInstrument:
+        """What goes on the wire: of a spread the BAG of its legs' conIds, LONG side as it is."""
+        if not isinstance(traded, Spread):
+            return traded
+        for leg in traded.legs:
+            if leg.instrument not in self._con_ids:
+                raise InvalidIntent(f"the broker has not been asked for {leg.instrument}: await desk.qualify(spread)")
+        legs = tuple((self._con_ids[leg.instrument], leg.ratio, leg.action) for leg in traded.legs)
+        return Bag(traded.symbol, traded.currency, legs, traded.options[0].exchange)
+
     async def learn_increments(self, instrument: AnyInstrument) -> None:
         """Know at which prices an instrument can trade; asked once, and never given up for an order.
 
@@ -141,9 +170,9 @@ class Questions:
             steps = await self.ask(f"market rule {rule}", lambda ib: ib.reqMarketRuleAsync(rule), key="marketRule")
             self._rules.told(rule, steps)
 
-    def increments(self, instrument: AnyInstrument) -> Increments | None:
-        """At which prices an instrument can trade, as far as the broker has been asked."""
-        return self._rules.increments(instrument)
+    def increments(self, traded: Traded) -> Increments | None:
+        """At which prices something can trade, as far as the broker has been asked."""
+        return self._rules.combined(traded) if isinstance(traded, Spread) else self._rules.increments(traded)
 
     def check_fields(self, intent: Intent) -> None:
         """Look at an intent's further fields.
@@ -160,7 +189,12 @@ class Questions:
             UnknownInstrument, BrokerRefused, RequestTimeout, NotReady, Paced: as they say.
         """
         connection = self._live()
-        contract = translate.contract_of(intent.instrument, await self._con_id(connection, intent.instrument))
+        traded = intent.instrument
+        if isinstance(traded, Spread):
+            await self.learn_legs(traded)
+            contract = translate.contract_of(self._sent_as(traded))
+        else:
+            contract = translate.contract_of(traded, await self._con_id(connection, traded))
         connection = self._live()
         account = intent.account or connection.account
         return await whatif.preview(connection.ib, contract, intent, account, timeout_s)

@@ -25,7 +25,7 @@ from ibkr_service.core import events as ev
 from ibkr_service.core.chain import ChainRequest, ChainRow, OptionChain, Slice
 from ibkr_service.core.chainselection import choose_strikes, strikes_not_listed
 from ibkr_service.core.errors import InvalidIntent, NotReady, RequestTimeout, ServiceError
-from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.core.instrument import AnyInstrument, name_of
 
 log = structlog.get_logger("ibkr_service.broker")
 
@@ -237,7 +237,7 @@ class Chains:
             if one not in table.settled
         ]
         missing += sorted(table.missing)
-        missing += [f"{core.name_of(row.option)}: {', '.join(row.missing)}" for row in rows if row.missing]
+        missing += [f"{name_of(row.option)}: {', '.join(row.missing)}" for row in rows if row.missing]
         return OptionChain(
             underlying=wanted.underlying,
             underlying_price=price,

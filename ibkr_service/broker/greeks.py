@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 from blackscholes import Black76Call, Black76Put, BlackScholesCall, BlackScholesPut
 
-from ibkr_service.core.chain import AnyOption, Settlement
+from ibkr_service.core.chain import Settlement
 from ibkr_service.core.events import Greeks, Tick
-from ibkr_service.core.instrument import FutureOption
+from ibkr_service.core.instrument import AnyOption, FutureOption
 
 DAYS_A_YEAR = 365.0
 SECONDS_A_YEAR = DAYS_A_YEAR * 86_400

@@ -20,10 +20,10 @@ import ib_insync
 from ibkr_service.broker import translate
 from ibkr_service.broker.ib import IB
 from ibkr_service.clock import Clock
-from ibkr_service.core.chain import AnyOption, ChainRequest, Definition, Settlement, Slice
+from ibkr_service.core.chain import ChainRequest, Definition, Settlement, Slice
 from ibkr_service.core.chainselection import choose_slices
 from ibkr_service.core.errors import NotReady
-from ibkr_service.core.instrument import AnyInstrument, Future, Option
+from ibkr_service.core.instrument import AnyInstrument, AnyOption, Future, Option
 
 T = TypeVar("T")
 

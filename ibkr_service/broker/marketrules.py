@@ -11,8 +11,10 @@ from decimal import Decimal
 from typing import Any
 
 from ibkr_service.broker import translate
+from ibkr_service.core.combination import Spread
 from ibkr_service.core.increments import Increments
 from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.core.netprice import combo_increment
 
 NO_RULE = 0
 
@@ -59,3 +61,13 @@ class MarketRules:
         if rule is None:
             return None
         return self._steps.get(rule) or self._finest.get(instrument)
+
+    def combined(self, spread: Spread) -> Increments | None:
+        """Those of a combination, which has no rule of its own; None if a leg's are not known."""
+        finest = []
+        for leg in spread.legs:
+            known = self.increments(leg.instrument)
+            if known is None:
+                return None
+            finest.append(min(step for _, step in known.steps))
+        return Increments.of([(Decimal(0), combo_increment(finest))])

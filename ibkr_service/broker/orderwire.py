@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ibkr_service.broker import translate
 from ibkr_service.broker.client import Client
+from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.orders import Intent
 
 TEMPLATES_MAX = 1_000  # kinds of order remembered on one connection
@@ -27,9 +28,15 @@ class OrderWire:
         self._client = client
         self._templates: dict[tuple[object, ...], Template] = {}
 
-    def message(self, order_id: int, intent: Intent, con_id: int, ref: str, account: str) -> str:
-        """The message that places an order."""
-        instrument, price = intent.instrument, intent.limit_price
+    def message(
+        self, order_id: int, intent: Intent, instrument: AnyInstrument, con_id: int, ref: str, account: str
+    ) -> str:
+        """The message that places an order.
+
+        Args:
+            instrument: what goes on the wire for the intent's; of a spread its BAG.
+        """
+        price = intent.limit_price
         plain = intent.is_plain
         auxiliary = None if plain else translate.auxiliary_price(intent)
         # Equality of instruments leaves the routing out, which is sent.
@@ -48,7 +55,7 @@ class OrderWire:
         )
         template = self._templates.get(kind)
         if template is None:
-            template = self._write(kind, intent, con_id, account)
+            template = self._write(kind, intent, instrument, con_id, account)
         start, after_id, after_action, to_limit, to_aux, to_ref, end = template
         limit = "" if price is None else f"{price:f}"
         aux = "" if auxiliary is None else f"{auxiliary:f}"
@@ -57,9 +64,11 @@ class OrderWire:
             f"{to_aux}{aux}{to_ref}{ref}{end}"
         )
 
-    def _write(self, kind: tuple[object, ...], intent: Intent, con_id: int, account: str) -> Template:
+    def _write(
+        self, kind: tuple[object, ...], intent: Intent, instrument: AnyInstrument, con_id: int, account: str
+    ) -> Template:
         """Let the library write one with marks."""
-        contract = translate.contract_of(intent.instrument, con_id)
+        contract = translate.contract_of(instrument, con_id)
         order = translate.order_of(intent, REF, account)
         order.action, order.totalQuantity = ACTION, QUANTITY
         absent = set()

@@ -365,9 +365,11 @@ class Session(Questions):
         connection = self._live()
         ib = connection.ib
         order_id: int = ib.client.getReqId()
-        con_id = self._con_ids.get(order.intent.instrument, 0)
+        instrument = self._sent_as(order.intent.instrument)
+        con_id = self._con_ids.get(instrument, 0)
         # Straight to the pacer: the library's own trade book would add nothing but log texts and false states.
-        ib.client.pacer.send(connection.order_wire.message(order_id, order.intent, con_id, order.ref, order.account))
+        write = connection.order_wire.message
+        ib.client.pacer.send(write(order_id, order.intent, instrument, con_id, order.ref, order.account))
         connection.intake.refs[order_id] = order.ref
         connection.intake.sent(order.ref)
         return order_id, connection.number
@@ -392,8 +394,9 @@ class Session(Questions):
         """
         self.check_can_modify(order)
         connection = self._live()
-        con_id = self._con_ids.get(intent.instrument, 0)
-        message = connection.order_wire.message(order.order_id, intent, con_id, order.ref, order.account)
+        instrument = self._sent_as(intent.instrument)
+        con_id = self._con_ids.get(instrument, 0)
+        message = connection.order_wire.message(order.order_id, intent, instrument, con_id, order.ref, order.account)
         connection.ib.client.pacer.send(message)
         # Only the order's new terms are an answer to it, and these the book judges: any status would end the wait.
         connection.intake.sent(CHANGE + order.ref)

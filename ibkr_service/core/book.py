@@ -21,12 +21,14 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from ibkr_service.core import combofills, modification, refs
 from ibkr_service.core import events as ev
 from ibkr_service.core import link as links
-from ibkr_service.core import modification, refs
 from ibkr_service.core.account import AccountSummary, HeldPosition, Statements
+from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import NotReady, UnknownAccount
 from ibkr_service.core.instrument import AnyInstrument, Bag, Other
+from ibkr_service.core.intent import Traded
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import (
     RESOLUTION_SIGNALS,
@@ -79,7 +81,7 @@ class Book:
         self.last_run_id = ""
         self._alive: dict[str, None] = {}  # references of orders that may still fill, oldest first
         self._done: dict[str, int] = {}  # strategy -> how many of its orders are over
-        self._strategy_positions: dict[tuple[str, AnyInstrument], Decimal] = {}
+        self._strategy_positions: dict[tuple[str, Traded], Decimal] = {}
         self._adopted: dict[tuple[str, str], str] = {}  # (strategy, digest of the key) -> reference not in this journal
         self._by_key: dict[tuple[str, str], str] = {}
         self._by_perm_id: dict[int, str] = {}
@@ -112,10 +114,11 @@ class Book:
         """How many of a strategy's orders have reached their end."""
         return self._done.get(strategy, 0)
 
-    def strategy_position(self, strategy: str, instrument: AnyInstrument) -> Decimal:
+    def strategy_position(self, strategy: str, instrument: Traded) -> Decimal:
         """What a strategy's own orders have filled, net, over all runs.
 
-        What others hold in the account is not in it.
+        What others hold in the account is not in it. Of a spread it counts spreads, LONG ones less SHORT ones; their
+        legs count besides, as contracts.
         """
         return self._strategy_positions.get((strategy, instrument), ZERO)
 
@@ -137,7 +140,7 @@ class Book:
         """The instruments of open positions, and those of working orders: whose quotes matter most."""
         return (
             {held.instrument for held in self.positions.values() if held.quantity},
-            {order.intent.instrument for order in self.alive_orders()},
+            {contract for order in self.alive_orders() for contract in order.intent.contracts},
         )
 
     def quote(self, instrument: AnyInstrument) -> ev.Tick | None:
@@ -368,7 +371,9 @@ class Book:
         if after.filled != before.filled:
             key = (after.strategy, after.intent.instrument)
             sign = 1 if after.intent.action == "BUY" else -1
-            self._strategy_positions[key] = self.strategy_position(*key) + sign * (after.filled - before.filled)
+            self._strategy_positions[key] = self._strategy_positions.get(key, ZERO) + sign * (
+                after.filled - before.filled
+            )
         if after.done != before.done:
             self._done[after.strategy] = self.done_orders(after.strategy) + (1 if after.done else -1)
             if after.done:
@@ -447,6 +452,7 @@ class Book:
 
     def _filled(self, fill: ev.Fill) -> list[ev.Event]:
         identity, _ = exec_key(fill.exec_id)
+        moved = ZERO
         corrected = self.fills.get(identity)
         self.fills[identity] = fill
         self.instruments.setdefault(fill.con_id, fill.instrument)
@@ -454,7 +460,8 @@ class Book:
             holding = (fill.account, fill.con_id)
             taken_back = corrected.signed if corrected else ZERO
             self._filled_at[holding] = fill.at
-            self.ledger[holding] = self.ledger.get(holding, ZERO) + fill.signed - taken_back
+            moved = fill.signed - taken_back
+            self.ledger[holding] = self.ledger.get(holding, ZERO) + moved
         ref = fill.ref or self._by_perm_id.get(fill.perm_id, "")
         order = self.orders.get(ref)
         if order is None:
@@ -462,6 +469,9 @@ class Book:
             return []
         if corrected is None:
             self._fills_of[ref].append(identity)
+        if isinstance(order.intent.instrument, Spread) and not isinstance(fill.instrument, Bag):
+            key = (order.strategy, fill.instrument)
+            self._strategy_positions[key] = self._strategy_positions.get(key, ZERO) + moved
         if fill.perm_id:
             self._by_perm_id[fill.perm_id] = ref
             order = order.with_facts(perm_id=fill.perm_id)
@@ -565,10 +575,11 @@ def _explain(order: Order, completed_status: str | None, look: ev.Snapshot) -> t
 
 
 def _totals(order: Order, fills: list[ev.Fill]) -> tuple[Decimal, Decimal]:
-    """Filled quantity and cost of an order; of a combination, only its own executions count, not those of the legs."""
-    whole = isinstance(order.intent.instrument, Bag)
-    own = [f for f in fills if isinstance(f.instrument, Bag) == whole]
-    return sum((f.quantity for f in own), ZERO), sum((f.quantity * f.price for f in own), ZERO)
+    """Filled quantity and cost of an order."""
+    traded = order.intent.instrument
+    if isinstance(traded, Spread):
+        return combofills.totals(traded, fills)
+    return sum((f.quantity for f in fills), ZERO), sum((f.quantity * f.price for f in fills), ZERO)
 
 
 def _status_key(event: ev.OrderStatusReported | ev.OpenOrderReported) -> str:

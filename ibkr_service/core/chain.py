@@ -17,9 +17,8 @@ import msgspec
 
 from ibkr_service.core.errors import InvalidIntent
 from ibkr_service.core.events import DataType, Greeks
-from ibkr_service.core.instrument import AnyInstrument, Future, FutureOption, Index, Option, Right, Stock
+from ibkr_service.core.instrument import AnyInstrument, AnyOption, Future, Index, Right, Stock, standard_class
 
-AnyOption = Option | FutureOption
 Settlement = Literal["AM", "PM", ""]
 Expiries = int | list[str] | tuple[int, int]
 Strikes = int | list[float] | tuple[float, float]
@@ -205,19 +204,9 @@ class OptionChain(msgspec.Struct, frozen=True, kw_only=True):
         return [(strike, sides[strike].get("C"), sides[strike].get("P")) for strike in sorted(sides)]
 
 
-def standard_class(symbol: str) -> str:
-    """The trading class that is named like the symbol: BRKB for BRK B."""
-    return symbol.replace(" ", "")
-
-
 def _class(option: AnyOption) -> str:
     """An option's trading class; TWS's is the symbol where none is given."""
     return option.trading_class or standard_class(option.symbol)
-
-
-def name_of(option: AnyOption) -> str:
-    """An option's name for messages, with its trading class where the symbol does not say it."""
-    return f"{option} ({option.trading_class})" if option.trading_class else str(option)
 
 
 def _is_of(row: ChainRow, wanted: Slice) -> bool:

@@ -13,8 +13,9 @@ from datetime import date
 
 import msgspec
 
-from ibkr_service.core.chain import Definition, Expiries, Slice, Strikes, standard_class
+from ibkr_service.core.chain import Definition, Expiries, Slice, Strikes
 from ibkr_service.core.errors import InvalidIntent
+from ibkr_service.core.instrument import standard_class
 
 
 def choose_slices(

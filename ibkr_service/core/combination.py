@@ -23,12 +23,10 @@ from typing import Literal
 import msgspec
 
 from ibkr_service.core import legs as shape
-from ibkr_service.core.chain import AnyOption
 from ibkr_service.core.errors import InvalidIntent
-from ibkr_service.core.instrument import Future, FutureOption
+from ibkr_service.core.instrument import Action, AnyOption, Future, FutureOption
 from ibkr_service.core.legs import Kind, Leg, LegInstrument, contract_of, series_of, strike_of
 from ibkr_service.core.netprice import Direction, NetPrice, said
-from ibkr_service.core.orders import Action
 from ibkr_service.core.payoff import Outcome, Payoff, estimated_outcome, exact_outcome, payoff_of
 
 Side = Literal["LONG", "SHORT"]
@@ -52,7 +50,7 @@ class ComboOrder(msgspec.Struct, frozen=True):
     limit_price: Decimal | None
 
 
-class Spread(msgspec.Struct, frozen=True, dict=True):
+class Spread(msgspec.Struct, frozen=True, dict=True, tag_field="kind", tag="Spread"):
     """A combination of options on one underlying, perhaps with the underlying. Existing means valid.
 
     The order in which legs are given does not matter. Prices of a spread are per unit of the underlying, as IB quotes
@@ -81,9 +79,23 @@ class Spread(msgspec.Struct, frozen=True, dict=True):
         return tuple(one.option for one in self.legs if one.option is not None)
 
     @property
+    def symbol(self) -> str:
+        """The underlying's symbol."""
+        return self.options[0].symbol
+
+    @property
+    def currency(self) -> str:
+        """What it is quoted in."""
+        return self.options[0].currency
+
+    @property
     def multiplier(self) -> Decimal:
         """Money per 1 of its price."""
         return next(one.multiplier for one in self.legs if one.option is not None)
+
+    def weight(self, leg: Leg) -> Decimal:
+        """How often a leg's price goes into the whole's, with its sign: 100 shares beside one option count once."""
+        return leg.signed * leg.multiplier / self.multiplier
 
     @property
     def expires_together(self) -> bool:
@@ -177,10 +189,20 @@ class Spread(msgspec.Struct, frozen=True, dict=True):
         if meant is None:
             raise InvalidIntent("a limit needs a price: say debit=, credit=, or a bare price for the natural direction")
         limit = NetPrice(*meant, is_unnatural=unnatural)
-        self._check(limit, side)
+        self.check_limit(limit, side)
         return limit
 
-    def _check(self, limit: NetPrice, side: Side) -> None:
+    def contradicts(self, action: Action, price: Decimal) -> bool:
+        """Whether a signed limit price goes against a direction that is certain."""
+        natural = self.direction("LONG" if action == "BUY" else "SHORT")
+        return self.is_certain and price != 0 and NetPrice.of_signed(action, price).direction is not natural
+
+    def check_limit(self, limit: NetPrice, side: Side) -> None:
+        """Refuse a limit that contradicts a certain direction, or says so of one that does not.
+
+        Raises:
+            InvalidIntent: with what to say instead.
+        """
         natural = self.direction(side)
         contradicts = self.is_certain and limit.direction is not natural
         # Nothing at all is the same in both directions.
@@ -303,7 +325,7 @@ class Spread(msgspec.Struct, frozen=True, dict=True):
             InvalidIntent: the price contradicts the natural direction.
         """
         if price is not None:
-            self._check(price, side)
+            self.check_limit(price, side)
         usual: Action = "BUY" if _sign(side) > 0 else "SELL"
         chosen = usual if action is None else action
         if chosen not in {"BUY", "SELL"}:

@@ -17,6 +17,7 @@ import msgspec
 from ibkr_service.core.errors import InvalidIntent
 
 Right = Literal["C", "P"]
+Action = Literal["BUY", "SELL"]
 ROUTING = frozenset({"exchange", "primary_exchange"})
 _KINDS: dict[str, tuple[type, ...]] = {"strike": (float, int), "con_id": (int,), "legs": (tuple,)}  # all else is text
 
@@ -116,6 +117,19 @@ class FutureOption(Option, frozen=True, eq=False, tag="FutureOption"):
 
     def __str__(self) -> str:
         return f"{self.symbol} {self.expiry} {self.strike:g} {self.right} (future option)"
+
+
+AnyOption = Option | FutureOption
+
+
+def standard_class(symbol: str) -> str:
+    """The trading class that is named like the symbol: BRKB for BRK B."""
+    return symbol.replace(" ", "")
+
+
+def name_of(option: AnyOption) -> str:
+    """An option's name for messages, with its trading class where the symbol does not say it."""
+    return f"{option} ({option.trading_class})" if option.trading_class else str(option)
 
 
 class Future(Instrument, frozen=True, eq=False, tag="Future"):

@@ -18,12 +18,14 @@ from typing import Any, Literal, NamedTuple, Self, TypeGuard
 
 import msgspec
 
+from ibkr_service.core.combination import Side, Spread
 from ibkr_service.core.errors import InvalidIntent
-from ibkr_service.core.instrument import AnyInstrument, Bag, Index, Instrument, Other
+from ibkr_service.core.instrument import Action, AnyInstrument, Bag, Index, Instrument, Other
+from ibkr_service.core.netprice import NetPrice
 
-Action = Literal["BUY", "SELL"]
 OrderType = Literal["MKT", "LMT", "STP", "STP LMT", "TRAIL", "TRAIL LIMIT", "MOC", "LOC", "MIDPRICE"]
 TimeInForce = Literal["DAY", "GTC", "IOC", "FOK", "GTD", "OPG"]
+Traded = AnyInstrument | Spread
 FieldValue = str | int | bool | tuple[tuple[str, str], ...]
 Exact = Decimal | int | str
 """A number as people write it; a float is not what was written."""
@@ -58,6 +60,7 @@ TYPES: Mapping[str, TypeRow] = MappingProxyType(
     }
 )
 TIMES_IN_FORCE = frozenset({"DAY", "GTC", "IOC", "FOK", "GTD", "OPG"})
+SPREAD_TYPES = ("MKT", "LMT")
 _PRICES = ("limit_price", "stop_price", "limit_offset")
 _SIMPLE = frozenset({"DAY", "GTC", "IOC"})
 _NOTHING = (None, None, None, None)
@@ -97,13 +100,16 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         quantity: in units of the instrument (shares, contracts, base currency), > 0.
-        limit_price: in the quote currency; of LMT, STP LMT, LOC; of MIDPRICE, if given, the worst price.
+        instrument: of a spread BUY opens the LONG side of it, SELL the SHORT one; quantity counts spreads.
+        limit_price: in the quote currency; of LMT, STP LMT, LOC; of MIDPRICE, if given, the worst price. Of a spread
+        the signed price that goes on the wire (docs/spreads.md); `buy`, `sell` and `of` take debit= and credit=.
         account: empty for the account that the settings chose.
         stop_price: what triggers STP and STP LMT; of a trailing order where the stop starts (default: TWS computes it).
         trailing_amount, trailing_percent: how far the stop trails the market, in the quote currency or percent of the
         price; one of the two.
         limit_offset: of TRAIL LIMIT, how far the limit lies beyond the stop, >= 0; or else stop_price and limit_price.
         good_till: when a GTD order ends; with its time zone.
+        unnatural: of a spread: the limit's money goes against the certain direction, on purpose.
         fields: further TWS order fields by their ib_insync names, `{"hidden": True, "displaySize": 100}`; kept as
         sorted pairs, numbers with decimals as text.
 
@@ -111,7 +117,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
         InvalidIntent: it makes no sense, with what to write instead.
     """
 
-    instrument: AnyInstrument
+    instrument: Traded
     action: Action
     quantity: Decimal
     order_type: OrderType = "MKT"
@@ -126,6 +132,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     good_till: datetime | None = None
     algo: Algo | None = None
     fields: tuple[tuple[str, FieldValue], ...] = ()
+    unnatural: bool = False
 
     def __post_init__(self) -> None:
         _check_instrument(self.instrument)
@@ -136,6 +143,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidIntent(f"quantity must be above 0, not {self.quantity}")
         if self.action not in {"BUY", "SELL"}:
             raise InvalidIntent(f"action must be BUY or SELL, not {self.action!r}")
+        if type(self.instrument) is Spread or self.unnatural:
+            _check_spread(self)
         if self.is_plain:
             if self.order_type == "MKT":
                 if self.limit_price is not None:
@@ -153,12 +162,12 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "fields", _pairs(self.fields))
 
     @classmethod
-    def buy(cls, instrument: AnyInstrument, quantity: Exact, **terms: Any) -> Self:  # noqa: ANN401 - `of` says
+    def buy(cls, instrument: Traded, quantity: Exact, **terms: Any) -> Self:  # noqa: ANN401 - `of` says
         """Buy: `Intent.buy(AAPL, 100)`, `Intent.buy(AAPL, 100, limit="231.50", tif="GTC")`; terms as in `of`."""
         return cls.of("BUY", instrument, quantity, **terms)
 
     @classmethod
-    def sell(cls, instrument: AnyInstrument, quantity: Exact, **terms: Any) -> Self:  # noqa: ANN401 - `of` says
+    def sell(cls, instrument: Traded, quantity: Exact, **terms: Any) -> Self:  # noqa: ANN401 - `of` says
         """Sell: `Intent.sell(AAPL, 100, stop="225")`, `Intent.sell(AAPL, 100, trail_percent="2")`; as in `of`."""
         return cls.of("SELL", instrument, quantity, **terms)
 
@@ -166,10 +175,13 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     def of(  # noqa: PLR0913 - an order has many terms; all have defaults
         cls,
         action: Action,
-        instrument: AnyInstrument,
+        instrument: Traded,
         quantity: Exact,
         *,
         limit: Exact | None = None,
+        debit: Exact | None = None,
+        credit: Exact | None = None,
+        unnatural: bool = False,
         stop: Exact | None = None,
         trail: Exact | None = None,
         trail_percent: Exact | None = None,
@@ -187,9 +199,12 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
         No price is MKT, `limit` LMT, `stop` STP, both STP LMT; with `trail` or `trail_percent` TRAIL, with a limit or
         `limit_offset` besides TRAIL LIMIT; `good_till` means GTD. MOC, LOC and MIDPRICE have to be said.
 
+        A limit of a spread is `debit` or `credit`, or a bare `limit`, which takes the natural direction of this side.
+
         Raises:
             InvalidIntent: it makes no sense.
         """
+        limit = limit_of(instrument, action, limit, debit=debit, credit=credit, unnatural=unnatural)
         if order_type is None:
             order_type = _type_of(
                 has_limit=(limit, limit_offset) != (None, None),
@@ -212,7 +227,21 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
             algo=algo,
             fields=_pairs(fields or ()),
             account=account,
+            unnatural=unnatural,
         )
+
+    @property
+    def contracts(self) -> tuple[AnyInstrument, ...]:
+        """The single contracts that it trades: the instrument, or the legs of the spread."""
+        traded = self.instrument
+        return tuple(leg.instrument for leg in traded.legs) if isinstance(traded, Spread) else (traded,)
+
+    @property
+    def net_price(self) -> NetPrice | None:
+        """The limit of a spread with its direction; None for anything else."""
+        if self.limit_price is None or not isinstance(self.instrument, Spread):
+            return None
+        return NetPrice.of_signed(self.action, self.limit_price, is_unnatural=self.unnatural)
 
     @property
     def is_plain(self) -> bool:
@@ -233,7 +262,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         words = [f"{self.action} {self.quantity} {self.instrument} {self.order_type}"]
         if self.limit_price is not None:
-            words.append(str(self.limit_price))
+            words.append(str(self.net_price or self.limit_price))
         for name, value in (
             ("stop", self.stop_price),
             ("trail", self.trailing_amount),
@@ -267,6 +296,26 @@ def exact(name: str, value: object) -> Decimal:
         return Decimal(value)  # type: ignore[arg-type]  # whatever else it is, it is refused here
     except (InvalidOperation, TypeError, ValueError):
         raise InvalidIntent(f"{name} is no number: {value!r}") from None
+
+
+def limit_of(
+    traded: Traded, action: Action, limit: object, *, debit: object, credit: object, unnatural: bool
+) -> Decimal | None:
+    """The limit price on the wire, from the words that people have for it.
+
+    Raises:
+        InvalidIntent: `debit`, `credit` or `unnatural` of what is no spread; of a spread, whatever leaves a doubt about
+        the direction (`Spread.net_price`).
+    """
+    bare, paid, received = _optional("limit", limit), _optional("debit", debit), _optional("credit", credit)
+    if not isinstance(traded, Spread):
+        if (paid, received) != (None, None) or unnatural:
+            raise InvalidIntent("debit=, credit= and unnatural= are for spreads: say limit=")
+        return bare
+    if bare is paid is received is None and not unnatural:
+        return None
+    side: Side = "LONG" if action == "BUY" else "SHORT"
+    return traded.net_price(bare, debit=paid, credit=received, side=side, unnatural=unnatural).signed(action)
 
 
 def _optional(name: str, value: object) -> Decimal | None:
@@ -402,9 +451,33 @@ def _check_kind(name: str, value: object, kind: type) -> None:
 
 
 def _check_instrument(instrument: object) -> None:
+    if isinstance(instrument, Spread):
+        return
     if not isinstance(instrument, Instrument):
-        raise InvalidIntent(f"{instrument!r} is not an instrument: use Stock, Forex, Option or Future")
+        raise InvalidIntent(f"{instrument!r} is not an instrument: use Stock, Forex, Option, Future or a spread")
     if isinstance(instrument, Index):
         raise InvalidIntent(f"{instrument} is an index: it can be watched, not traded")
     if isinstance(instrument, (Bag, Other)):
-        raise InvalidIntent(f"{instrument} cannot be ordered by this service yet")
+        raise InvalidIntent(f"{instrument} cannot be ordered as it is: make a spread of its legs (core/spreads.py)")
+
+
+def _check_spread(intent: Intent) -> None:
+    """What holds of spreads only."""
+    _check_kind("unnatural", intent.unnatural, bool)
+    traded = intent.instrument
+    if not isinstance(traded, Spread):
+        raise InvalidIntent("unnatural=True is for the limit of a spread")
+    if intent.order_type not in SPREAD_TYPES:
+        raise InvalidIntent(
+            f"a spread is ordered as {' or '.join(SPREAD_TYPES)}, not {intent.order_type}: what triggers or trails "
+            "has a sign that nobody could read"
+        )
+    if intent.quantity != intent.quantity.to_integral_value():
+        raise InvalidIntent(f"a quantity of spreads is whole, not {intent.quantity}")
+    if intent.limit_price is None:
+        if intent.unnatural:
+            raise InvalidIntent("unnatural=True goes with a limit")
+        return
+    _check_decimal("limit_price", intent.limit_price)
+    limit = NetPrice.of_signed(intent.action, intent.limit_price, is_unnatural=intent.unnatural)
+    traded.check_limit(limit, "LONG" if intent.action == "BUY" else "SHORT")

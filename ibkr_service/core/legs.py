@@ -16,10 +16,18 @@ from types import MappingProxyType
 
 import msgspec
 
-from ibkr_service.core.chain import AnyOption, name_of, standard_class
 from ibkr_service.core.errors import InvalidIntent
-from ibkr_service.core.instrument import AnyInstrument, Future, FutureOption, Option, Stock
-from ibkr_service.core.orders import Action
+from ibkr_service.core.instrument import (
+    Action,
+    AnyInstrument,
+    AnyOption,
+    Future,
+    FutureOption,
+    Option,
+    Stock,
+    name_of,
+    standard_class,
+)
 from ibkr_service.core.payoff import Part
 
 LegInstrument = Option | FutureOption | Stock | Future

@@ -12,19 +12,24 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
 from ibkr_service.core import events as ev
+from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import InvalidIntent, Refused
 from ibkr_service.core.instrument import Bag, Index, Other
-from ibkr_service.core.intent import TIMES_IN_FORCE, TYPES, Intent
+from ibkr_service.core.intent import TIMES_IN_FORCE, TYPES, Intent, limit_of
 from ibkr_service.core.orders import Order, OrderState
 
 CHANGEABLE = frozenset(
     {
         "quantity",
         "limit_price",
+        "debit",
+        "credit",
+        "unnatural",
         "stop_price",
         "trailing_amount",
         "trailing_percent",
@@ -33,6 +38,7 @@ CHANGEABLE = frozenset(
         "outside_rth",
     }
 )
+_LIMITS = frozenset({"limit_price", "debit", "credit", "unnatural"})
 _LIVE = frozenset({OrderState.WORKING, OrderState.PARTIALLY_FILLED})
 # Which terms the server's openOrder repeats as they were set; the limit and stop of a trailing order move.
 _REPEATED: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -63,12 +69,30 @@ def changed(order: Order, changes: Mapping[str, object]) -> Intent:
         asked = "one that is to be cancelled" if order.cancel_wanted and not order.done else f"one {order.state.name}"
         raise Refused("state", "changes of a WORKING or PARTIALLY_FILLED order", asked)
     # Upon a change that is still under way: the last word of each term counts.
-    after = msgspec.structs.replace(order.change or order.intent, **changes)
+    before = order.change or order.intent
+    after = msgspec.structs.replace(before, **_limited(before, changes))
     if after.quantity <= order.filled:
         raise InvalidIntent(
             f"quantity {after.quantity} is not above the {order.filled} that are filled: cancel instead"
         )
     return after
+
+
+def _limited(before: Intent, changes: Mapping[str, object]) -> dict[str, Any]:
+    """The changes with the limit of a spread as the wire has it: people say debit, credit or the bare price."""
+    rest = {name: value for name, value in changes.items() if name not in _LIMITS}
+    said = {name: value for name, value in changes.items() if name in _LIMITS}
+    if not said:
+        return rest
+    limit = limit_of(
+        before.instrument,
+        before.action,
+        said.get("limit_price"),
+        debit=said.get("debit"),
+        credit=said.get("credit"),
+        unnatural=bool(said.get("unnatural", False)),
+    )
+    return {**rest, "limit_price": limit, "unnatural": bool(said.get("unnatural", False))}
 
 
 def requested(order: Order, event: ev.ModificationRequested) -> Order:
@@ -91,6 +115,10 @@ def reported(intent: Intent, seen: ev.OpenOrderReported) -> Intent:
     if all(getattr(intent, name) == value for name, value in terms.items()):
         return intent
     try:
+        if isinstance(intent.instrument, Spread) and (limit := terms.get("limit_price")) is not None:
+            assert isinstance(limit, Decimal), "a limit price is one"
+            # Somebody may have turned it around at TWS; that is a fact, however odd.
+            terms["unnatural"] = intent.instrument.contradicts(intent.action, limit)
         return msgspec.structs.replace(intent, **terms)
     except InvalidIntent:
         return intent  # a server that shows nonsense changes nothing

@@ -19,7 +19,7 @@ from math import gcd
 import msgspec
 
 from ibkr_service.core.errors import InvalidIntent
-from ibkr_service.core.orders import Action
+from ibkr_service.core.instrument import Action
 
 # Amounts and increments within these bounds are exact in Decimal's 28 digits through all that is done with them. The
 # first also finds Decimal(0.1), which has 55 decimals, and would reach the wire with them (error 110).
@@ -67,6 +67,12 @@ class NetPrice(msgspec.Struct, frozen=True):
     def cash(self) -> Decimal:
         """What it does to the account, per unit of the underlying: positive when received."""
         return self.amount if self.direction is Direction.CREDIT else ZERO - self.amount
+
+    @classmethod
+    def of_signed(cls, action: Action, price: Decimal, *, is_unnatural: bool = False) -> NetPrice:
+        """What a limit price on the wire means; the inverse of `signed`."""
+        cash = price if action == "SELL" else ZERO - price
+        return cls(abs(cash), Direction.DEBIT if cash < 0 else Direction.CREDIT, is_unnatural)
 
     def signed(self, action: Action) -> Decimal:
         """The limit price on the wire.

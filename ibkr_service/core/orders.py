@@ -21,7 +21,8 @@ from typing import Literal
 
 import msgspec
 
-from ibkr_service.core.intent import Action, Algo, Intent, OrderType, TimeInForce
+from ibkr_service.core.instrument import Action
+from ibkr_service.core.intent import Algo, Intent, OrderType, TimeInForce
 
 __all__ = [
     "RESOLUTION_SIGNALS",

@@ -22,10 +22,9 @@ from itertools import combinations, product
 
 import msgspec
 
-from ibkr_service.core.chain import AnyOption
 from ibkr_service.core.combination import Spread, combination
 from ibkr_service.core.errors import InvalidIntent
-from ibkr_service.core.instrument import AnyInstrument, Option
+from ibkr_service.core.instrument import AnyInstrument, AnyOption, Option
 from ibkr_service.core.legs import Kind, Leg, adjusted_class, contract_of, leg, series_of, strike_of
 
 Held = dict[AnyOption, int]

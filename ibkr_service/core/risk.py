@@ -13,11 +13,13 @@ from decimal import Decimal, InvalidOperation
 import msgspec
 
 from ibkr_service.core.book import Book
+from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import Refused
 from ibkr_service.core.events import Tick
 from ibkr_service.core.increments import OffTick, UnknownIncrement
 from ibkr_service.core.instrument import Future, Option
 from ibkr_service.core.link import Link
+from ibkr_service.core.netquote import net_quote
 from ibkr_service.core.orders import Intent
 
 MINUTE = timedelta(minutes=1)
@@ -96,22 +98,31 @@ def _check_notional(intent: Intent, limits: Limits, book: Book, mono_s: float) -
             return Refused("max_notional", "orders whose size is known beforehand", f"one with the field {name}")
     price = _own_price(intent)
     if price is None:
-        quote = book.quote(intent.instrument)
-        unusable = why_unusable(quote, limits.max_quote_age_s, mono_s)
-        if unusable is not None:
-            return Refused(
-                "max_quote_age_s",
-                f"a live quote of the last {limits.max_quote_age_s:g} s",
-                f"a {intent.order_type} order with {unusable}",
-            )
-        assert quote is not None, "a usable quote exists"
-        side = quote.ask if intent.action == "BUY" else quote.bid
-        assert side is not None, "a usable quote has both sides"
-        price = Decimal(repr(side))
+        several = len(intent.contracts) > 1
+        for contract in intent.contracts:
+            unusable = why_unusable(book.quote(contract), limits.max_quote_age_s, mono_s)
+            if unusable is not None:
+                return Refused(
+                    "max_quote_age_s",
+                    f"a live quote of the last {limits.max_quote_age_s:g} s",
+                    f"a {intent.order_type} order with {unusable}{f' of {contract}' if several else ''}",
+                )
+        price = _market_price(intent, book)
     notional = abs(price) * intent.quantity * _multiplier(intent)
     if notional > limits.max_notional:
         return Refused("max_notional", str(limits.max_notional), f"{notional:f}")
     return None
+
+
+def _market_price(intent: Intent, book: Book) -> Decimal:
+    """What the market asks for it; its quotes are usable."""
+    traded = intent.instrument
+    if isinstance(traded, Spread):
+        return net_quote(traded, lambda leg: book.quotes[leg]).side(intent.action)
+    quote = book.quotes[traded]
+    side = quote.ask if intent.action == "BUY" else quote.bid
+    assert side is not None, "a usable quote has both sides"
+    return Decimal(repr(side))
 
 
 def _own_price(intent: Intent) -> Decimal | None:
@@ -158,6 +169,8 @@ def why_unusable(  # noqa: PLR0911 - one row per reason
 
 
 def _multiplier(intent: Intent) -> Decimal:
+    if isinstance(intent.instrument, Spread):
+        return intent.instrument.multiplier
     if isinstance(intent.instrument, (Option, Future)) and intent.instrument.multiplier:
         return Decimal(intent.instrument.multiplier)
     return Decimal(1)

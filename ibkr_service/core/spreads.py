@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from ibkr_service.core.chain import AnyOption
 from ibkr_service.core.combination import (
     ComboOrder,
     PricingModel,
@@ -24,7 +23,7 @@ from ibkr_service.core.combination import (
     rolling,
 )
 from ibkr_service.core.errors import InvalidIntent
-from ibkr_service.core.instrument import Option, parse
+from ibkr_service.core.instrument import AnyOption, Option, parse
 from ibkr_service.core.legs import SHAPES, Kind, Leg, leg, series_of, strike_of
 from ibkr_service.core.netprice import Direction, NetPrice, combo_increment
 from ibkr_service.core.payoff import UNLIMITED, Money, Outcome, Payoff, Unlimited

@@ -103,8 +103,8 @@ def test_what_leaves_is_what_the_library_writes(version, placed):
             contract = translate.contract_of(intent.instrument, con_id)
             order = translate.order_of(intent, ref, "DU1")
             theirs = client.written(lambda: client.placeOrder(order_id, contract, order))  # noqa: B023 - called at once
-            assert wire.message(order_id, intent, con_id, ref, "DU1") == theirs
-            assert wire.message(order_id + 1, intent, con_id, ref, "DU2") != theirs
+            assert wire.message(order_id, intent, intent.instrument, con_id, ref, "DU1") == theirs
+            assert wire.message(order_id + 1, intent, intent.instrument, con_id, ref, "DU2") != theirs
 
     run(both())
 
@@ -170,7 +170,7 @@ async def test_kinds_of_order_do_not_pile_up(monkeypatch):
     wire = OrderWire(connected(176))
     intent = Intent(instrument=Stock("AAPL"), action="BUY", quantity=D(1))
     for con_id in range(10):
-        wire.message(1, intent, con_id, "ref", "DU1")
+        wire.message(1, intent, intent.instrument, con_id, "ref", "DU1")
     assert len(wire._templates) <= 3
 
 
@@ -178,7 +178,8 @@ async def test_an_order_that_has_no_room_is_not_queued():
     """It is refused, as any order message is."""
     client, sent = connected(176), []
     client.pacer._transmit = sent.append
-    message = OrderWire(client).message(1, Intent(instrument=Stock("A"), action="BUY", quantity=D(1)), 0, "r", "DU1")
+    share = Stock("A")
+    message = OrderWire(client).message(1, Intent(instrument=share, action="BUY", quantity=D(1)), share, 0, "r", "DU1")
     for _ in range(client.pacer.rate_per_s):
         client.pacer.send(message)
     with pytest.raises(Paced):

@@ -15,13 +15,12 @@ from ibkr_service.core.chain import (
     Definition,
     OptionChain,
     Slice,
-    name_of,
     what_is_missing,
 )
 from ibkr_service.core.chainselection import choose_slices, choose_strikes, days_to, strikes_not_listed
 from ibkr_service.core.errors import InvalidIntent
 from ibkr_service.core.events import Greeks
-from ibkr_service.core.instrument import Forex, FutureOption, Index, Option, Stock
+from ibkr_service.core.instrument import Forex, FutureOption, Index, Option, Stock, name_of
 
 TODAY = date(2026, 11, 23)
 AT = datetime(2026, 11, 23, 15, tzinfo=UTC)

@@ -8,6 +8,7 @@ from decimal import Decimal as D
 import msgspec
 import pytest
 
+from ibkr_service.core import spreads
 from ibkr_service.core.errors import InvalidIntent
 from ibkr_service.core.instrument import Stock
 from ibkr_service.core.intent import Algo, Intent
@@ -120,3 +121,52 @@ def test_an_algorithm_is_exact_too():
     for wrong in (lambda: Algo.of("Vwap", maxPctVol=0.1), lambda: Algo(""), lambda: Algo("Vwap", {"a": "b"})):
         with pytest.raises(InvalidIntent):
             wrong()
+
+
+# --- spreads ---------------------------------------------------------------------------------------------------------
+
+BULL = spreads.bull_call("AAPL 20270115 150 C", "AAPL 20270115 160 C")
+CALENDAR = spreads.calendar("AAPL 20270115 150 C", "AAPL 20270319 150 C")
+
+
+def test_the_limit_of_a_spread_is_said_and_echoed_in_words():
+    """Whichever way it is said, the wire's sign follows, and the words name the direction."""
+    for intent in (Intent.buy(BULL, 1, limit="2.85"), Intent.buy(BULL, 1, debit="2.85")):
+        assert intent.limit_price == D("2.85")
+        assert "pay at most 2.85" in str(intent)
+    for intent in (Intent.sell(BULL, 1, limit="2.85"), Intent.sell(BULL, 1, credit="2.85")):
+        assert intent.limit_price == D("2.85")
+        assert "receive at least 2.85" in str(intent)
+    odd = Intent.buy(BULL, 1, credit="0.05", unnatural=True)
+    assert odd.limit_price == D("-0.05")
+    assert Intent.sell(CALENDAR, 1, debit="0.10").limit_price == D("-0.10")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Intent.buy(BULL, 1, credit="2.85"), "contradicts"),
+        (lambda: Intent.buy(BULL, 1, debit="2.85", credit="2.85"), "contradict each other"),
+        (lambda: Intent.buy(BULL, 1, limit="-2.85"), "sign"),
+        (lambda: Intent.buy(BULL, 1, limit=2.85), "exact"),
+        (lambda: Intent.buy(BULL, "1.5", debit="2.85"), "whole"),
+        (lambda: Intent.buy(BULL, 1, stop="2.85"), "MKT or LMT"),
+        (lambda: Intent.buy(BULL, 1, unnatural=True), "price"),
+        (lambda: Intent.buy(Stock("AAPL"), 1, debit="2.85"), "for spreads"),
+        (lambda: Intent.buy(Stock("AAPL"), 1, limit="2.85", unnatural=True), "for spreads"),
+        (
+            lambda: Intent(instrument=BULL, action="BUY", quantity=D(1), order_type="LMT", limit_price=D("-2.85")),
+            "always",
+        ),
+    ],
+)
+def test_what_leaves_a_doubt_about_a_spread_is_refused(make, words):
+    """Each with what to say instead."""
+    with pytest.raises(InvalidIntent, match=words):
+        make()
+
+
+def test_a_spread_survives_the_journal():
+    """With its legs, its sign and its purpose."""
+    for intent in (Intent.buy(BULL, 3, debit="2.85"), Intent.buy(BULL, 1, credit="0.05", unnatural=True)):
+        assert msgspec.json.decode(msgspec.json.encode(intent), type=Intent) == intent
