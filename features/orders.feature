@@ -33,6 +33,42 @@ Feature: Orders are never lost and never doubled
       Then the order is REJECTED because "The exchange is closed"
       And the log says why the broker rejected it
 
+  Rule: An option spread is one order, and no sign of it can be got wrong
+
+    Scenario: A limit order for a bull call spread is tracked from submission to fill
+      Given the service is READY
+      And the option chain of AAPL
+      When a script places "LONG" 1 bull call spread with a limit 0.50 above the market
+      Then the order was SENT, WORKING and FILLED, in this order
+      And the log says that it pays at most that
+      And the legs of 1 spread are held
+      And book and gateway agree
+
+    Scenario: A market order for two bear put spreads fills
+      Given the service is READY
+      And the option chain of AAPL
+      When a script places "LONG" 2 bear put spreads at the market
+      Then the order was SENT, WORKING and FILLED, in this order
+      And the legs of 2 spreads are held
+      And book and gateway agree
+
+    Scenario: A limit whose word contradicts the spread is refused before anything is written
+      Given the service is READY
+      And the option chain of AAPL
+      When a script asks for a credit of 2.85 to go LONG a bull call spread
+      Then it is refused because "is always a debit"
+      And the gateway has seen 0 orders
+
+  Rule: Orders that belong together are placed together
+
+    Scenario: A bracket ends in one exit
+      Given the service is READY
+      When a strategy buys 10 AAPL in a bracket
+      And the take profit is reached
+      Then entry and take profit are FILLED, and the stop loss is CANCELLED
+      And 0 AAPL are held
+      And book and gateway agree
+
   Rule: A modification is a wish; the broker's word holds
 
     Scenario: A working order is modified

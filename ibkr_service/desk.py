@@ -10,7 +10,7 @@ journal, wire. A key names a wish: the same key is the same order, before and af
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -18,6 +18,7 @@ import structlog
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core import modification, risk
+from ibkr_service.core.bracket import Bracket, BracketRefs, OcaType, oca_terms
 from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import (
     DeskClosed,
@@ -127,6 +128,112 @@ class Desk(View):
         )
         self._send(self.book.orders[ref])
         return ref
+
+    def submit_bracket(self, bracket: Bracket, *, key: str | None = None) -> BracketRefs:
+        """Make orders of an entry and its exits, and send them together; returns their references.
+
+        TWS activates the exits when the entry fills, and cancels the other exit when one has filled. All are in the
+        journal, in one step, before a byte leaves; TWS holds the first ones back until it has the last. The key names
+        the bracket; the parts' keys are `key/entry`, `key/take profit`, `key/stop loss`.
+
+        Raises:
+            As `submit`; after each of these nothing was sent. KeyReused: also a bracket of which this journal knows
+            only a part.
+        """
+        self._check_open()
+        if not isinstance(bracket, Bracket):
+            raise InvalidIntent(f"submit_bracket takes a Bracket, not {bracket!r}: Bracket.around(entry, …)")
+        key = self._group_key(key)
+        keys = [f"{key}/{name}" for name in bracket.names]
+        refs = self._known_group(bracket.intents, keys)
+        if refs is None:
+            refs = self._submit_together(bracket.intents, bracket.intents, keys, is_bracket=True)
+        of = dict(zip(bracket.names, refs, strict=True))
+        return BracketRefs(refs[0], of.get("take profit"), of.get("stop loss"))
+
+    def submit_oca(
+        self, intents: Sequence[Intent], *, kind: OcaType = "cancel", key: str | None = None
+    ) -> tuple[str, ...]:
+        """Submit orders of which one cancels the others when it fills; returns their references.
+
+        Args:
+            kind: "cancel" the others, or "reduce" them by what was filled; both protect against filling twice by
+            letting only one work at a time where the exchange cannot; "reduce_unblocked" does not.
+            key: names the group; the members' keys are `key/1`, `key/2` …
+
+        Raises:
+            As `submit_bracket`.
+        """
+        self._check_open()
+        key = self._group_key(key)
+        keys = [f"{key}/{number}" for number in range(1, len(intents) + 1)]
+        members = oca_terms(intents, f"ibs.{self._refs.run_id}.{self.name}.{digest(self.name, key)}", kind)
+        known = self._known_group(tuple(intents), keys)
+        return known or self._submit_together(tuple(intents), members, keys, is_bracket=False)
+
+    def _group_key(self, key: str | None) -> str:
+        if key is None:
+            self._automatic_keys += 1
+            return f"#{self._refs.run_id}.{self._automatic_keys}"
+        if not isinstance(key, str):
+            raise InvalidIntent(f"a key is a text, not {key!r}")
+        return key
+
+    def _known_group(self, wishes: Sequence[Intent], keys: Sequence[str]) -> tuple[str, ...] | None:
+        known = [self._known(intent, key) for intent, key in zip(wishes, keys, strict=True)]
+        refs = tuple(ref for ref in known if ref is not None)
+        if refs and len(refs) < len(keys):
+            raise KeyReused(f"of the orders {', '.join(keys)} only {', '.join(refs)} are known: use another key")
+        return refs or None
+
+    def _submit_together(
+        self, wishes: Sequence[Intent], intents: Sequence[Intent], keys: Sequence[str], *, is_bracket: bool
+    ) -> tuple[str, ...]:
+        """Check all, journal all, send all; in a bracket the first one is the parent of the others."""
+        if self._no_orders_because is not None:
+            raise Refused("shutdown", "no new orders", self._no_orders_because)
+        fitted_ones = [self._fitted(intent) for intent in intents]
+        now, mono_s = self._clock.now(), asyncio.get_running_loop().time()
+        for intent in fitted_ones:
+            refusal = risk.check(intent, self.name, self._limits, self.book, now=now, mono_s=mono_s)
+            if refusal is not None:
+                raise self._told(refusal)
+        default_account = self._wire.check_can_place(len(intents))
+        facts: list[ev.OrderSubmitted] = []
+        for wish, intent, key in zip(wishes, fitted_ones, keys, strict=True):
+            account = intent.account or default_account
+            if account not in self.book.accounts:
+                raise Refused("account", "one of this login's", "another")
+            facts.append(
+                ev.OrderSubmitted(
+                    at=now,
+                    ref=self._refs.next(self.name, key),
+                    key=key,
+                    strategy=self.name,
+                    account=account,
+                    intent=intent,
+                    wish=None if wish == intent else wish,
+                    parent=facts[0].ref if is_bracket and facts else "",
+                )
+            )
+        self._hub.commit_all(facts)
+        orders = [self.book.orders[fact.ref] for fact in facts]
+        if is_bracket:
+            self._send_bracket(orders)
+        else:
+            for order in orders:
+                self._send(order)
+        return tuple(fact.ref for fact in facts)
+
+    def _send_bracket(self, orders: Sequence[Order]) -> None:
+        try:
+            sent = self._wire.place_bracket(orders)
+        except (GatewayError, Paced, ConnectionError) as exc:
+            for order in orders:
+                self._hub.record(ev.OrderNotSent(at=self._clock.now(), ref=order.ref, reason=str(exc)))
+            raise
+        for order, (order_id, session) in zip(orders, sent, strict=True):
+            self._hub.record(ev.OrderSent(at=self._clock.now(), session=session, ref=order.ref, order_id=order_id))
 
     def _fitted(self, intent: Intent) -> Intent:
         """The intent as it can be sent: its fields known, its prices on the instrument's increments."""

@@ -10,7 +10,7 @@ fact: it is applied and delivered, kept in memory, and written before anything e
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -137,6 +137,19 @@ class Hub:
         derived = self.book.apply(event)
         assert not derived, "nothing follows from a decision until it is carried out"
         self._untold.append(event)
+
+    def commit_all(self, events: Sequence[ev.Event]) -> None:
+        """As `commit`, for decisions that belong together: all of them, or none.
+
+        Raises:
+            JournalError: none could be written; nothing has changed.
+        """
+        self._drain_unsaved()
+        self._journal.append_all(events)
+        for event in events:
+            derived = self.book.apply(event)
+            assert not derived, "nothing follows from a decision until it is carried out"
+            self._untold.append(event)
 
     def tick(self, tick: ev.Tick) -> None:
         """A tick's short way: never journalled, nothing follows from it."""

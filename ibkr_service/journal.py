@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
@@ -113,6 +113,27 @@ class Journal:
         except sqlite3.Error as exc:
             raise JournalError(f"journal {self.path} cannot be written: {exc}") from exc
         self._seq += 1
+
+    def append_all(self, events: Sequence[ev.Event]) -> None:
+        """Commit facts that belong together: all of them, or none.
+
+        Raises:
+            JournalError: none was written.
+        """
+        before = self._seq
+        try:
+            self._db.execute("BEGIN")
+            try:
+                for event in events:
+                    self.append(event)
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._seq = before
+                self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as exc:
+            self._seq = before
+            raise JournalError(f"journal {self.path} cannot be written: {exc}") from exc
 
     def _write(self, row: tuple[object, ...]) -> None:
         # A seam: rehearsals make this raise, as a full disk does.

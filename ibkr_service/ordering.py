@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
+from ibkr_service.core.bracket import Bracket, BracketRefs, OcaType
 from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import InvalidIntent, RequestTimeout
 from ibkr_service.core.instrument import Action, AnyInstrument, parse
@@ -93,10 +94,54 @@ class Ordering:
         if price is not None:
             terms["limit_price"] = _typed("price", price)
         intent = intent_of(_named(instrument, spread), direction, quantity, order_type=order_type, **terms)
-        await desk.qualify(intent.instrument)
-        if intent.limit_price is intent.stop_price is None or intent.order_type in {"TRAIL", "TRAIL LIMIT"}:
-            await self._quoted(desk, intent.contracts)
+        await self._prepared(desk, [intent])
         return desk.submit(intent, key=key)
+
+    async def place_bracket(
+        self,
+        instrument: Traded | str,
+        direction: Direction,
+        quantity: Exact,
+        *,
+        take_profit: Exact | Intent | None = None,
+        stop_loss: Exact | Intent | None = None,
+        exit_tif: TimeInForce = "GTC",
+        key: str | None = None,
+        **terms: Any,  # noqa: ANN401 - `intent_of` says
+    ) -> BracketRefs:
+        """Place an entry together with the exits that TWS activates when it fills; returns the references.
+
+        Args:
+            take_profit, stop_loss: prices (a limit, a stop), or intents of their own; one of them at least.
+            terms: those of the entry, as in `place_order`.
+
+        Raises:
+            As `place_order`; nothing was sent.
+        """
+        desk = self.desk
+        entry = intent_of(instrument, direction, quantity, **terms)
+        bracket = Bracket.around(entry, take_profit=take_profit, stop_loss=stop_loss, exit_tif=exit_tif)
+        await self._prepared(desk, bracket.intents)
+        return desk.submit_bracket(bracket, key=key)
+
+    async def place_oca(
+        self, intents: Sequence[Intent], *, kind: OcaType = "cancel", key: str | None = None
+    ) -> tuple[str, ...]:
+        """Place orders of which one cancels the others when it fills (`Desk.submit_oca`); returns the references.
+
+        Raises:
+            As `place_order`; nothing was sent.
+        """
+        desk = self.desk
+        await self._prepared(desk, intents)
+        return desk.submit_oca(intents, kind=kind, key=key)
+
+    async def _prepared(self, desk: Desk, intents: Iterable[Intent]) -> None:
+        """Ask the broker for what the risk gate will want to know: contracts, increments, quotes."""
+        for intent in intents:
+            await desk.qualify(intent.instrument)
+            if intent.limit_price is intent.stop_price is None or intent.order_type in {"TRAIL", "TRAIL LIMIT"}:
+                await self._quoted(desk, intent.contracts)
 
     async def _quoted(self, desk: Desk, contracts: tuple[AnyInstrument, ...]) -> None:
         """Watch what a market order is for: the risk gate prices it by live quotes, or says why it cannot."""

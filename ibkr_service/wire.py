@@ -6,6 +6,7 @@ either knowing the other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ibkr_service.core import events as ev
@@ -28,12 +29,16 @@ class Wire(Protocol):
     What is synchronous acts at once or not at all.
     """
 
-    def check_can_place(self) -> str:
-        """The account that an order would name; raises `NotReady` or `Paced` if none can leave now."""
+    def check_can_place(self, count: int = 1) -> str:
+        """The account that so many orders would name; raises `NotReady` or `Paced` if they cannot leave now."""
         ...
 
     def place(self, order: Order) -> tuple[int, int]:
         """Send; returns (order id, connection number). Raises `NotReady` or `Paced` if it was not sent."""
+        ...
+
+    def place_bracket(self, orders: Sequence[Order]) -> list[tuple[int, int]]:
+        """Send an entry and its exits together; as `place`. Raises `NotReady` or `Paced` if none was sent."""
         ...
 
     def check_can_modify(self, order: Order) -> None:

@@ -8,10 +8,12 @@ for byte what the library would have sent: `tests/broker/test_orderwire.py` comp
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ibkr_service.broker import translate
 from ibkr_service.broker.client import Client
 from ibkr_service.core.instrument import AnyInstrument
-from ibkr_service.core.orders import Intent
+from ibkr_service.core.orders import Intent, Order
 
 TEMPLATES_MAX = 1_000  # kinds of order remembered on one connection
 MARKS = ("\1id", "\1action", "\1quantity", "\1limit", "\1aux", "\1ref")
@@ -19,6 +21,15 @@ ID, ACTION, QUANTITY, LIMIT, AUX, REF = MARKS
 
 Template = tuple[str, str, str, str, str, str, str]
 """What stands before, between and after the marks. Of a price that there is not, what stands before it is empty."""
+
+
+class Tie(NamedTuple):
+    """How an order hangs together with others, in TWS's words; `transmit` is False until the last of them is here."""
+
+    parent_id: int = 0
+    transmit: bool = True
+    oca_group: str = ""
+    oca_type: int = 0
 
 
 class OrderWire:
@@ -63,6 +74,15 @@ class OrderWire:
             f"{start}{order_id}{after_id}{intent.action}{after_action}{intent.quantity:f}{to_limit}{limit}"
             f"{to_aux}{aux}{to_ref}{ref}{end}"
         )
+
+    def tied(self, order_id: int, order: Order, instrument: AnyInstrument, con_id: int, tie: Tie) -> str:
+        """The message that places or changes one of several orders that hang together."""
+        contract = translate.contract_of(instrument, con_id)
+        theirs = translate.order_of(order.intent, order.ref, order.account)
+        theirs.parentId, theirs.transmit = tie.parent_id, tie.transmit
+        if tie.oca_group:
+            theirs.ocaGroup, theirs.ocaType = tie.oca_group, tie.oca_type
+        return self._client.written(lambda: self._client.placeOrder(order_id, contract, theirs))
 
     def _write(
         self, kind: tuple[object, ...], intent: Intent, instrument: AnyInstrument, con_id: int, account: str

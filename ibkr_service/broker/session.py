@@ -17,9 +17,10 @@ What leaves: `place` and `cancel` are synchronous and see the line as it is now,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 
 from ibkr_service.broker.asking import Questions
@@ -27,6 +28,7 @@ from ibkr_service.broker.connection import Connection, LineOver
 from ibkr_service.broker.ib import IB, adopt_running_loop
 from ibkr_service.broker.lines import Lines
 from ibkr_service.broker.login import SessionConfig, choose_account
+from ibkr_service.broker.orderwire import Tie
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core.backoff import delays
@@ -345,14 +347,14 @@ class Session(Questions):
 
     # --- the wire of the desks ---------------------------------------------------------------------------------------
 
-    def check_can_place(self) -> str:
-        """Whether a new order could leave at this very moment; returns the account that it would name.
+    def check_can_place(self, count: int = 1) -> str:
+        """Whether so many new orders could leave at this very moment; returns the account that they would name.
 
         Raises:
             NotReady: the line is not verified. Paced: no sending allowance.
         """
         connection = self._live()
-        if connection.ib.client.pacer.room_for_orders() < 1:
+        if connection.ib.client.pacer.room_for_orders() < count:
             raise Paced(f"the allowance of {self.config.max_rate_per_s} messages a second is used up; try again")
         return connection.account
 
@@ -373,6 +375,30 @@ class Session(Questions):
         connection.intake.refs[order_id] = order.ref
         connection.intake.sent(order.ref)
         return order_id, connection.number
+
+    def place_bracket(self, orders: Sequence[Order]) -> list[tuple[int, int]]:
+        """Hand a journalled entry and its exits to the socket; TWS holds them back until it has the last one.
+
+        Returns the order ids and the connection's number.
+
+        Raises:
+            NotReady, Paced: none was sent.
+        """
+        self.check_can_place(len(orders))
+        connection = self._live()
+        ib = connection.ib
+        ids: dict[str, int] = {order.ref: ib.client.getReqId() for order in orders}
+        messages = []
+        for order in orders:
+            instrument = self._sent_as(order.intent.instrument)
+            tie = Tie(parent_id=ids.get(order.parent, 0), transmit=order is orders[-1])
+            con_id = self._con_ids.get(instrument, 0)
+            messages.append(connection.order_wire.tied(ids[order.ref], order, instrument, con_id, tie))
+        for order, message in zip(orders, messages, strict=True):
+            ib.client.pacer.send(message)
+            connection.intake.refs[ids[order.ref]] = order.ref
+            connection.intake.sent(order.ref)
+        return [(ids[order.ref], connection.number) for order in orders]
 
     def check_can_modify(self, order: Order) -> None:
         """Whether new terms of an order could leave at this very moment.
@@ -396,7 +422,13 @@ class Session(Questions):
         connection = self._live()
         instrument = self._sent_as(intent.instrument)
         con_id = self._con_ids.get(instrument, 0)
-        message = connection.order_wire.message(order.order_id, intent, instrument, con_id, order.ref, order.account)
+        wire = connection.order_wire
+        if order.parent_id or order.oca_group:  # what is left out of a change is undone by it
+            tie = Tie(order.parent_id, True, order.oca_group, order.oca_type)
+            changed = msgspec.structs.replace(order, intent=intent)
+            message = wire.tied(order.order_id, changed, instrument, con_id, tie)
+        else:
+            message = wire.message(order.order_id, intent, instrument, con_id, order.ref, order.account)
         connection.ib.client.pacer.send(message)
         # Only the order's new terms are an answer to it, and these the book judges: any status would end the wait.
         connection.intake.sent(CHANGE + order.ref)

@@ -262,6 +262,9 @@ def open_order(at: datetime, session: int, contract: Any, order: Any, status: st
         limit_offset=optional_decimal(order.lmtPriceOffset) if trails else None,
         tif=order.tif,
         outside_rth=bool(order.outsideRth),
+        parent_id=order.parentId,
+        oca_group=order.ocaGroup,
+        oca_type=order.ocaType,
     )
 
 

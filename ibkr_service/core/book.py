@@ -308,6 +308,7 @@ class Book:
             account=event.account,
             intent=event.intent,
             wish=event.wish,
+            parent=event.parent,
             submitted_at=event.at,
         )
         self._by_key[event.strategy, event.key] = event.ref
@@ -396,6 +397,8 @@ class Book:
         if isinstance(event, ev.OpenOrderReported) and event.order_id > 0:
             facts = {"order_id": event.order_id, "session": event.session}  # how it can be cancelled on this connection
             self.order_id_mark = max(self.order_id_mark, event.order_id)
+        if isinstance(event, ev.OpenOrderReported):
+            facts |= {"parent_id": event.parent_id, "oca_group": event.oca_group, "oca_type": event.oca_type}
         if event.perm_id:
             self._by_perm_id[event.perm_id] = ref
             facts["perm_id"] = event.perm_id

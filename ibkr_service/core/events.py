@@ -221,7 +221,8 @@ class SubscriptionWaiting(Fact, frozen=True, kw_only=True, tag="SubscriptionWait
 class OrderSubmitted(Fact, frozen=True, kw_only=True, tag="OrderSubmitted"):
     """An intent became an order; written before a byte of it leaves.
 
-    `wish` is what was asked for, if prices had to be rounded to make `intent` of it.
+    `wish` is what was asked for, if prices had to be rounded to make `intent` of it. `parent` is the order whose fill
+    makes this one live.
     """
 
     ref: str
@@ -230,6 +231,7 @@ class OrderSubmitted(Fact, frozen=True, kw_only=True, tag="OrderSubmitted"):
     account: str
     intent: Intent
     wish: Intent | None = None
+    parent: str = ""
 
 
 class OrderSent(Fact, frozen=True, kw_only=True, tag="OrderSent"):
@@ -279,6 +281,9 @@ class OpenOrderReported(Fact, frozen=True, kw_only=True, tag="OpenOrderReported"
     limit_offset: Decimal | None = None
     tif: str = ""
     outside_rth: bool | None = None
+    parent_id: int = 0
+    oca_group: str = ""
+    oca_type: int = 0
 
 
 class OrderErrored(Fact, frozen=True, kw_only=True, tag="OrderErrored"):

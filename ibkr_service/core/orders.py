@@ -176,7 +176,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     `ref` is its name everywhere, TWS included; `order_id` means something in `session` only. `intent` is what holds at
     the broker; `wish` what its key stands for, if that is something else by now (rounded, or modified); `change` a
-    modification since `change_at` on which the broker has not spoken.
+    modification since `change_at` on which the broker has not spoken. `parent` is the order whose fill makes this one
+    live; `parent_id`, `oca_group` and `oca_type` are its ties as the broker showed them last, in its words.
     """
 
     ref: str
@@ -194,6 +195,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     submitted_at: datetime
     reason: str = ""
     wish: Intent | None = None
+    parent: str = ""
+    parent_id: int = 0
+    oca_group: str = ""
+    oca_type: int = 0
     change: Intent | None = None
     change_at: datetime | None = None
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal as D
+from typing import Literal
 
 import pytest
 from pytest_bdd import given, parsers, then, when
 
 from ibkr_service.core import events as ev
-from ibkr_service.core.errors import Refused
-from ibkr_service.core.instrument import Stock
+from ibkr_service.core.bracket import Bracket, BracketRefs
+from ibkr_service.core.chain import OptionChain
+from ibkr_service.core.errors import InvalidIntent, Refused
+from ibkr_service.core.instrument import AnyOption, Stock
 from ibkr_service.core.intent import Intent
 from ibkr_service.core.orders import Order, OrderState
+from ibkr_service.core.spreads import Spread, bear_put, bull_call
+from ibkr_service.desk import Desk
+from ibkr_service.ordering import Ordering
 from ibkr_service.rehearsal.world import EPOCH
 from ibkr_service.sim import GatewayConfig
 from tests.bdd.stage import Diary, Story
@@ -69,6 +75,104 @@ def buys_at_market(story: Story, count: int) -> None:
     with pytest.raises(Refused) as caught:
         story.submit(Intent.buy(AAPL, count))
     story.refusal = caught.value
+
+
+class Script(Ordering):
+    """The script's words for orders, at the desk of the story."""
+
+    def __init__(self, story: Story) -> None:
+        self.story = story
+
+    @property
+    def desk(self) -> Desk:
+        return self.story.trader.desk
+
+
+@given("the option chain of AAPL", target_fixture="chain")
+def option_chain(story: Story) -> OptionChain:
+    return story.run(story.trader.desk.option_chain(AAPL, expiries=1, strikes=4))
+
+
+def two(chain: OptionChain, right: str) -> list[AnyOption]:
+    """The two strikes in the middle of a chain."""
+    rows = [row.option for row in chain.rows if row.option.right == right]
+    return rows[len(rows) // 2 - 1 : len(rows) // 2 + 1]
+
+
+@when(
+    parsers.parse('a script places "{side}" {count:d} bull call spread with a limit {more} above the market'),
+    target_fixture="spread",
+)
+def places_limit(story: Story, chain: OptionChain, side: Literal["LONG"], count: int, more: str) -> Spread:
+    spread, desk = bull_call(*two(chain, "C")), story.trader.desk
+    for leg in spread.legs:
+        story.do(lambda _world, leg=leg: desk.watch(leg.instrument))
+    story.until(lambda: desk.net_quote(spread) is not None, WITHIN_S, "a net quote")
+    price = float(story.do(lambda _world: desk.net_quote(spread)).ask + D(more))
+    ref = story.run(Script(story).place_order("AAPL", side, count, spread, "LIMIT", price))
+    story.run(desk.finished(ref))
+    story.advance(1.0)
+    return spread
+
+
+@when(parsers.parse('a script places "{side}" {count:d} bear put spreads at the market'), target_fixture="spread")
+def places_market(story: Story, chain: OptionChain, side: Literal["LONG"], count: int) -> Spread:
+    spread = bear_put(*two(chain, "P"))
+    ref = story.run(Script(story).place_order("AAPL", side, count, spread))
+    story.run(story.trader.desk.finished(ref))
+    story.advance(1.0)
+    return spread
+
+
+@when("a script asks for a credit of 2.85 to go LONG a bull call spread")
+def asks_credit(story: Story, chain: OptionChain) -> None:
+    spread = bull_call(*two(chain, "C"))
+    with pytest.raises(InvalidIntent) as caught:
+        story.run(Script(story).place_order(spread, "LONG", 1, order_type="LIMIT", credit="2.85"))
+    story.refusal = caught.value
+
+
+@then(parsers.parse('it is refused because "{words}"'))
+def refused_because(story: Story, words: str) -> None:
+    assert words in str(story.refusal)
+
+
+@then("the log says that it pays at most that")
+def pays_at_most(story: Story, diary: Diary) -> None:
+    price = the_order(story).intent.limit_price
+    assert f"pay at most {price}" in diary.only(event="order submitted")["intent"]
+
+
+@then(parsers.re(r"the legs of (?P<count>\d+) spreads? are held"))
+def legs_held(story: Story, spread: Spread, count: str) -> None:
+    book = story.trader.desk.book
+    assert {leg.instrument: book.position(leg.instrument) for leg in spread.legs} == spread.positions(int(count))
+
+
+@when(parsers.parse("a strategy buys {count:d} AAPL in a bracket"), target_fixture="bracket")
+def buys_bracket(story: Story, count: int) -> BracketRefs:
+    price, desk = mid(story), story.trader.desk
+    bracket = Bracket.around(Intent.buy(AAPL, count, limit=price + 2), take_profit=price + 7, stop_loss=price - 5)
+    refs = story.do(lambda _world: desk.submit_bracket(bracket))
+    story.run(desk.finished(refs.entry))
+    story.advance(1.0)
+    return refs
+
+
+@when("the take profit is reached")
+def reached(story: Story, bracket: BracketRefs) -> None:
+    price, desk = mid(story), story.trader.desk
+    assert bracket.take_profit is not None
+    story.do(lambda _world: desk.modify(bracket.take_profit, limit_price=price - 1))
+    story.run(desk.finished(bracket.take_profit))
+    story.advance(1.0)
+
+
+@then("entry and take profit are FILLED, and the stop loss is CANCELLED")
+def one_exit(story: Story, bracket: BracketRefs) -> None:
+    orders = story.trader.desk.book.orders
+    ends = [orders[ref].state for ref in (bracket.entry, bracket.take_profit, bracket.stop_loss) if ref]
+    assert ends == [OrderState.FILLED, OrderState.FILLED, OrderState.CANCELLED]
 
 
 @when("it cancels the order")
