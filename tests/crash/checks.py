@@ -155,8 +155,8 @@ def _believed_over(broker: Broker, account: Account) -> Iterator[str]:
 
 def at_the_end(seed: int, facts: Facts, broker: Broker, account: Account) -> Iterator[str]:
     """Check a life that came to its end: everything is equal, and as it was aimed at."""
-    wanted = {symbol: quantity for symbol, quantity in plan.targets(seed).items() if quantity}
-    held = {broker["symbols"][con_id]: quantity for con_id, quantity in broker["positions"].items()}
+    wanted = _wanted(seed, broker)
+    held = broker["positions"]
     if held != wanted:
         yield f"the broker holds {held}, wanted is {wanted}"
     if set(facts.fills) != set(broker["executions"]):
@@ -170,6 +170,15 @@ def at_the_end(seed: int, facts: Facts, broker: Broker, account: Account) -> Ite
         yield from _order(ref, order, broker["orders"].get(ref))
     yield from _strangers(account)
     yield from _positions(broker, account)
+
+
+def _wanted(seed: int, broker: Broker) -> dict[int, Decimal]:
+    """The positions that a life aims at, by conId; those of a spread are its legs'."""
+    wanted: Counter[int] = Counter()
+    for symbol, quantity in plan.targets(seed).items():
+        for con_id, ratio in broker["contracts"][symbol]:
+            wanted[con_id] += quantity * ratio
+    return {con_id: quantity for con_id, quantity in wanted.items() if quantity}
 
 
 def views(path: Path, account: Account) -> Iterator[str]:

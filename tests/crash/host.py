@@ -12,11 +12,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ibkr_service.sim.config import GatewayConfig
-from ibkr_service.sim.contracts import Contract, ContractSpec
+from ibkr_service.sim.contracts import COMBO_CON_ID, Contract, ContractSpec
 from ibkr_service.sim.gateway import Gateway
 from ibkr_service.sim.orders import Ticket
 from ibkr_service.sim.server import Server
 from ibkr_service.sim.testing import simulated_gateway
+from tests.crash.plan import SPREAD
 
 SPECS = {
     "AAPL": ContractSpec(symbol="AAPL", sec_type="STK", exchange="SMART", currency="USD"),
@@ -48,7 +49,10 @@ async def _main(pipe: Connection, seed: int) -> None:
         if seed % 2 == 0:
             server.faults.roll_back_ids(IDS_BACK)
         arrived = _listen(server.gateway)
-        pipe.send((server.port, {symbol: _price(server.gateway, spec) for symbol, spec in SPECS.items()}))
+        prices = {symbol: _price(server.gateway, spec) for symbol, spec in SPECS.items()}
+        legs = _legs(server.gateway, prices["AAPL"])
+        prices[SPREAD] = (legs[1].strike - legs[0].strike) / 2
+        pipe.send((server.port, prices, [f"AAPL {leg.expiry} {leg.strike:f} C" for leg in legs]))
         loop, asked = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(pipe.fileno(), asked.set)
         while True:
@@ -62,7 +66,17 @@ async def _main(pipe: Connection, seed: int) -> None:
                     return
                 if question == "quiet":
                     await _quiet(server)
-                pipe.send(state_of(server.gateway, arrived))
+                pipe.send(state_of(server.gateway, arrived, legs))
+
+
+def _legs(gateway: Gateway, price: Decimal) -> tuple[Contract, Contract]:
+    """Two calls with the money between them, of an expiry that no campaign lives to see."""
+    calls = gateway.universe.find(ContractSpec(symbol="AAPL", sec_type="OPT", currency="USD", right="C"))
+    expiries = sorted({call.expiry for call in calls})
+    ladder = sorted((call for call in calls if call.expiry == expiries[-1]), key=lambda call: call.strike)
+    below = [call for call in ladder if call.strike <= price][-1]
+    above = next(call for call in ladder if call.strike > price)
+    return below, above
 
 
 async def _quiet(server: Server) -> None:
@@ -99,14 +113,19 @@ def _price(gateway: Gateway, spec: ContractSpec) -> Decimal:
     return quote.mid
 
 
-def state_of(gateway: Gateway, arrived: list[Arrived]) -> dict[str, Any]:
+def state_of(gateway: Gateway, arrived: list[Arrived], legs: tuple[Contract, Contract]) -> dict[str, Any]:
     """What the broker knows, as plain values."""
-    symbols = {gateway.universe.resolve(spec).con_id: symbol for symbol, spec in SPECS.items()}  # type: ignore[union-attr]  # no combos
+    contracts = {
+        symbol: [(gateway.universe.resolve(spec).con_id, 1)]  # type: ignore[union-attr]  # no combos
+        for symbol, spec in SPECS.items()
+    }
+    contracts[SPREAD] = [(legs[0].con_id, 1), (legs[1].con_id, -1)]
     executions = {}
     for execution in gateway.executions:
-        assert isinstance(execution.instrument, Contract), "no combos are traded"
+        traded = execution.instrument
+        con_id = traded.con_id if isinstance(traded, Contract) else COMBO_CON_ID
         signed = execution.shares if execution.side == "BOT" else -execution.shares
-        executions[execution.exec_id] = (execution.order.ticket.order_ref, execution.instrument.con_id, signed)
+        executions[execution.exec_id] = (execution.order.ticket.order_ref, con_id, signed)
     return {
         "arrived": tuple(arrived),
         "orders": {
@@ -115,5 +134,5 @@ def state_of(gateway: Gateway, arrived: list[Arrived]) -> dict[str, Any]:
         },
         "executions": executions,
         "positions": {held.contract.con_id: held.quantity for held in gateway.positions() if held.quantity},
-        "symbols": symbols,
+        "contracts": contracts,
     }

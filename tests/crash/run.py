@@ -14,6 +14,7 @@ the life again, and its folder is kept.
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import random
@@ -37,7 +38,7 @@ from tests.crash import checks, host, victim
 from tests.crash.victim import PASSES_MAX, PASSES_USUAL, POINTS, Plot
 
 ROUNDS_PER_LIFE = 10
-PATIENCE_S = 30.0  # nothing here takes a tenth of this, even on a busy machine
+PATIENCE_S = 120.0  # nothing here takes a tenth of this on an idle machine
 STARTING_S, TRADING_S = 0.8, 1.5  # random moments: the start with its reconciliation, and the trading that follows
 BREACHES_TOLD = 12
 NEVER = 10**9  # so many passages no daemon lives to see
@@ -61,6 +62,7 @@ run = "tests.crash.trader:trader"
 seed = {seed}
 stint = {stint}
 prices = {prices}
+legs = {legs}
 """
 
 # Children are forked from a clean process that has the product loaded: a start takes a tenth of the usual time.
@@ -149,7 +151,7 @@ class Life:
         theirs.close()
         try:
             self._gateway = pipe
-            self._port, self._prices = self._answer()
+            self._port, self._prices, self._legs = self._answer()
             for planned in self._rounds:
                 self._round(planned)
             self._last()
@@ -228,7 +230,8 @@ class Life:
     def _daemon(self, plot: Plot | None) -> Iterator[_Daemon]:
         self._stint += 1
         prices = "{ " + ", ".join(f'"{symbol}" = "{price}"' for symbol, price in self._prices.items()) + " }"
-        settings = SETTINGS.format(port=self._port, seed=self._seed, stint=self._stint, prices=prices)
+        legs = json.dumps(self._legs)
+        settings = SETTINGS.format(port=self._port, seed=self._seed, stint=self._stint, prices=prices, legs=legs)
         (self._folder / "settings.toml").write_text(settings)
         self._before = self._ask("state")
         daemon = _Daemon(self._folder, plot, self._full)

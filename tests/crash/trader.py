@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from multiprocessing.connection import Connection
 from typing import Any
 
 import msgspec
 
-from ibkr_service.core.errors import GatewayError, JournalError, OrderError
+from ibkr_service.core.errors import GatewayError, JournalError, OrderError, RequestError
 from ibkr_service.core.orders import Intent, Order, OrderState
+from ibkr_service.core.spreads import Spread
 from ibkr_service.desk import Desk
 from tests.crash import plan
 
@@ -28,11 +30,12 @@ campaign: Connection | None = None
 
 
 class Params(msgspec.Struct, frozen=True):
-    """`stint` counts the daemons of this life; `prices` are those that limits are made from."""
+    """`stint` counts the daemons of this life; `prices` are those that limits are made from; `legs` the spread's."""
 
     seed: int
     stint: int
     prices: dict[str, str]
+    legs: list[str]
 
 
 async def trader(desk: Desk, params: Params) -> None:
@@ -48,12 +51,13 @@ async def _trade(desk: Desk, params: Params) -> None:
     changed = asyncio.Condition()
     async with asyncio.TaskGroup() as tasks:
         reader = tasks.create_task(_read(desk, changed))
-        for instrument in plan.INSTRUMENTS.values():
-            desk.watch(instrument)
+        for traded in plan.traded(params.legs).values():
+            for instrument in [leg.instrument for leg in traded.legs] if isinstance(traded, Spread) else [traded]:
+                desk.watch(instrument)
         tell("recovered", account_of(desk))
         await _word()
         async with asyncio.TaskGroup() as hands:
-            for symbol in plan.INSTRUMENTS:
+            for symbol in plan.SYMBOLS:
                 hands.create_task(_Hand(desk, params, symbol, changed).trade())
         await _until(changed, lambda: not any(desk.book.alive_orders()))
         tell("done", account_of(desk))
@@ -75,7 +79,6 @@ def account_of(desk: Desk) -> dict[str, Any]:
         "positions": {con_id: p.quantity for (_, con_id), p in book.positions.items() if p.quantity},
         "ledger": {con_id: quantity for (_, con_id), quantity in book.ledger.items() if quantity},
         "foreign": sorted(order.ref for order in book.foreign_orders.values()),
-        "targets": {symbol: desk.position(instrument) for symbol, instrument in plan.INSTRUMENTS.items()},
     }
 
 
@@ -108,16 +111,30 @@ class _Hand:
 
     def __init__(self, desk: Desk, params: Params, symbol: str, changed: asyncio.Condition) -> None:
         self._desk, self._params, self._symbol, self._changed = desk, params, symbol, changed
-        self._instrument = plan.INSTRUMENTS[symbol]
+        self._instrument = plan.traded(params.legs)[symbol]
         self._target = plan.targets(params.seed)[symbol]
 
     async def trade(self) -> None:
         params = self._params
+        await self._qualify()
         for stint in range(1, params.stint + 1):
-            for wish in plan.wishes(params.seed, stint, self._symbol, Decimal(params.prices[self._symbol])):
+            for wish in plan.wishes(
+                params.seed, stint, self._symbol, self._instrument, Decimal(params.prices[self._symbol])
+            ):
                 await self._settle(wish)
             if stint == params.stint or not self._begun(stint + 1):
                 await self._close(stint)
+
+    async def _qualify(self) -> None:
+        """A spread's legs are to be known before it can be ordered."""
+        while isinstance(self._instrument, Spread):
+            try:
+                await self._desk.qualify(self._instrument)
+            except (OrderError, GatewayError, RequestError):
+                async with self._changed:
+                    await self._changed.wait()
+            else:
+                return
 
     def _begun(self, stint: int) -> bool:
         prefix = f"{stint}.{self._symbol}."
@@ -143,7 +160,7 @@ class _Hand:
     async def _settle(self, wish: plan.Wish) -> None:
         """See a wish through to its end; wish again only what the broker certainly never had."""
         for attempt in range(ATTEMPTS_MAX):
-            order = await self._finish(await self._submit(wish, f"{wish.name}/{attempt}"), wish.cancel)
+            order = await self._finish(await self._submit(wish, f"{wish.name}/{attempt}"), wish)
             if order.state not in NEVER_REACHED or order.filled:
                 return
         raise AssertionError(f"{wish} came to nothing {ATTEMPTS_MAX} times; the last one: {order}")
@@ -162,9 +179,17 @@ class _Hand:
             async with self._changed:
                 await self._changed.wait()
 
-    async def _finish(self, ref: str, cancel: plan.CancelAt) -> Order:
+    async def _finish(self, ref: str, wish: plan.Wish) -> Order:
+        cancel = wish.cancel
+
         def order() -> Order:
             return self._desk.order(ref)
+
+        while wish.reprice is not None and not order().done and order().intent.limit_price != wish.reprice:
+            with suppress(OrderError, GatewayError, JournalError):
+                self._desk.modify(ref, limit_price=wish.reprice)
+            async with self._changed:
+                await self._changed.wait()
 
         def is_time() -> bool:
             started = order().filled > 0 if cancel == "partly filled" else order().state is not OrderState.SENT
