@@ -23,7 +23,7 @@ from ibkr_service.core.errors import (
     UnknownInstrument,
     UnknownOrder,
 )
-from ibkr_service.core.instrument import Stock
+from ibkr_service.core.instrument import Forex, Stock
 from ibkr_service.core.intent import Algo, Intent
 from ibkr_service.core.orders import OrderState
 from ibkr_service.sim import GatewayConfig
@@ -384,3 +384,22 @@ async def test_a_preview_of_what_would_be_refused_is_a_typed_failure(tmp_path):
         await at.world.until(lambda: at.desk.book.link.name == "CUT", what="CUT")
         with pytest.raises(NotReady):
             await at.desk.preview(intent)
+
+
+# --- answers that do not come ----------------------------------------------------------------------------------------
+
+
+async def test_a_market_rule_that_comes_late_or_never_is_a_typed_timeout(tmp_path):
+    """The library gives up after a second and answers None; nobody may take that for a rule."""
+    async with stage(tmp_path) as at:
+        at.world.faults.ignore(Request.MARKET_RULE)
+        with pytest.raises(RequestTimeout, match="market rule"):
+            await at.desk.qualify(Forex("EUR", "USD"))
+
+
+async def test_a_search_that_is_not_answered_is_a_typed_timeout(tmp_path):
+    """As above, after four seconds: not an empty list."""
+    async with stage(tmp_path) as at:
+        at.world.faults.ignore(Request.MATCHING_SYMBOLS)
+        with pytest.raises(RequestTimeout):
+            await at.desk.request("reqMatchingSymbolsAsync", "APP")

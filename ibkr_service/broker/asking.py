@@ -91,7 +91,11 @@ class Questions:
             BrokerRefused, RequestTimeout: as they say. NotReady: the link is, or went, down.
         """
         ib = self._live().ib
-        return await ib.request(what, lambda: call(ib), timeout_s or self._request_timeout_s, key=key)
+        limit_s = timeout_s or self._request_timeout_s
+        answer = await ib.request(what, lambda: call(ib), limit_s, key=key)
+        if answer is None:  # the library gave up by itself (reqMatchingSymbols after 4 s): no answer, not an empty one
+            raise RequestTimeout(what, limit_s)
+        return answer
 
     async def until_ready(self) -> None:
         """Wait until the link is READY."""

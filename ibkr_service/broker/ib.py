@@ -307,6 +307,12 @@ class IB(ib_insync.IB):
 
     # --- market data -------------------------------------------------------------------------------------------------
 
+    def reqMarketRuleAsync(self, marketRuleId: int) -> Any:
+        """As the library's, without its limit of one second, after which it answers None."""
+        future = self.wrapper.startReq(f"marketRule-{marketRuleId}")
+        self.client.reqMarketRule(marketRuleId)
+        return future
+
     def start_quotes(self, contract: Any, generic_ticks: str = "") -> tuple[int, Any]:
         """Subscribe; return the request id, which `reqMktData` keeps to itself, and the ticker.
 
