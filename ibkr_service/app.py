@@ -28,9 +28,9 @@ from ibkr_service.broker.session import Session
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import FatalError, GatewayError, ServiceError, Unfit
+from ibkr_service.core.limits import Limits, tightened
 from ibkr_service.core.link import Link
 from ibkr_service.core.refs import Refs, run_id
-from ibkr_service.core.risk import Limits
 from ibkr_service.desk import Desk
 from ibkr_service.hub import Hub
 from ibkr_service.journal import Durability, Journal
@@ -92,16 +92,12 @@ def config_of(settings: Settings) -> AppConfig:
             timezone_tws=ibkr.timezone_tws,
             market_data_lines=ibkr.market_data_lines,
             market_data_type=_DATA_TYPES[ibkr.market_data_type],
+            calendar_hours=risk.unknown_hours == "calendar",
         ),
-        limits=Limits(
-            max_quantity=risk.max_quantity,
-            max_notional=risk.max_notional,
-            max_open_orders=risk.max_open_orders,
-            max_orders_per_minute=risk.max_orders_per_minute,
-            max_quote_age_s=risk.max_quote_age_s,
-            off_tick=risk.off_tick,
-            unknown_increment=risk.unknown_increment,
+        limits=risk.limits(
+            ibkr.restart_window,
             read_only=ibkr.read_only,
+            always_open=ibkr.mode == "simulated" and settings.simulator.hours == "always",
         ),
         journal_path=Path(settings.journal.path),
         durability=settings.journal.durability,
@@ -124,6 +120,7 @@ def specs_of(settings: Settings) -> list[StrategySpec]:
             name=s.name,
             function=load(s.run),
             params=dict(s.params),
+            risk=s.risk.own,
             restart=s.restart,
             restart_delay_s=s.restart_delay_s,
             restart_max=s.restart_max,
@@ -309,7 +306,7 @@ class App:
             hub=self.hub,
             wire=self.session,
             watching=self.session.lines,
-            limits=self.config.limits,
+            limits=tightened(self.config.limits, spec.risk),
             refs=self.refs,
             clock=self.clock,
             params=spec.params,

@@ -107,7 +107,7 @@ class Desk(View):
         wish, intent = intent, self._fitted(intent)
         now = self._clock.now()
         mono_s = asyncio.get_running_loop().time()
-        refusal = risk.check(intent, self.name, self._limits, self.book, now=now, mono_s=mono_s)
+        refusal = risk.check(intent, self.name, self._limits, self.book, now=now, mono_s=mono_s, hours=self._wire.hours)
         if refusal is not None:
             raise self._told(refusal)
         default_account = self._wire.check_can_place()  # before the journal: a key is not spent on what cannot leave
@@ -328,7 +328,9 @@ class Desk(View):
         if intent == (order.change or order.intent):
             return
         now, mono_s = self._clock.now(), asyncio.get_running_loop().time()
-        refusal = risk.check_change(intent, self.name, self._limits, self.book, now=now, mono_s=mono_s)
+        refusal = risk.check_change(
+            intent, self.name, self._limits, self.book, now=now, mono_s=mono_s, hours=self._wire.hours, order=order
+        )
         if refusal is not None:
             raise self._told(refusal)
         self._wire.check_can_modify(order)

@@ -2,10 +2,10 @@
 
 A mistake is found here or nowhere: unknown keys are errors in every source, and each error is one line that names the
 key, where the value came from and what is allowed. `settings.toml` explains every key; this file knows types, limits
-and defaults only.
+and defaults only (`settings_types.py` the kinds of values, `settings_risk.py` the limits of orders).
 
-The values stop at `app.py`, which hands them on as plain arguments: pydantic is imported nowhere else. Nothing ambient
-is read, neither `os.environ` nor a `.env` file; the caller passes the environment in.
+The values stop at `app.py`, which hands them on as plain arguments: pydantic is imported in these files only. Nothing
+ambient is read, neither `os.environ` nor a `.env` file; the caller passes the environment in.
 """
 
 from __future__ import annotations
@@ -14,24 +14,37 @@ import difflib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
-from zoneinfo import ZoneInfo
+from typing import Any, Literal, Self, get_args, get_origin
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ibkr_service.core.operator import OPERATOR
 from ibkr_service.log import is_secret, mask_account
+from ibkr_service.settings_risk import RestartWindowSettings, RiskSettings, StrategyRisk
+from ibkr_service.settings_types import (
+    Account,
+    ClientId,
+    Count,
+    EntryPoint,
+    FilePath,
+    FilePathOrNone,
+    Host,
+    Lines,
+    Name,
+    NightlyReset,
+    Number,
+    Port,
+    ProbeSeconds,
+    Rate,
+    Seconds,
+    Size,
+    Speed,
+    Table,
+    Zone,
+)
 from ibkr_service.sources import (
     Layer,
     Origin,
@@ -45,70 +58,6 @@ from ibkr_service.sources import (
 )
 
 __all__ = ["Origin", "Settings", "SettingsError", "describe", "load_settings"]
-
-
-# --- types -----------------------------------------------------------------------------------------------------------
-
-
-def _not_bool(value: object) -> object:
-    """Refuse true and false where a number is wanted: Python would take them for 1 and 0."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("not_bool", "true and false are no numbers")
-    return value
-
-
-def _zone(name: str) -> str:
-    if name:
-        try:
-            ZoneInfo(name)
-        except (LookupError, ValueError, OSError) as exc:
-            raise PydanticCustomError("zone", "no such time zone") from exc
-    return name
-
-
-Number = Annotated[int, BeforeValidator(_not_bool)]
-Real = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
-Seconds = Annotated[Real, Field(gt=0, le=86_400)]
-ProbeSeconds = Annotated[Real, Field(ge=2, le=3600)]  # TWS drops the second of two questions within a second
-Amount = Annotated[Decimal, BeforeValidator(_not_bool), Field(gt=0, allow_inf_nan=False)]
-Port = Annotated[Number, Field(ge=1, le=65_535)]
-ClientId = Annotated[Number, Field(ge=0, le=2**31 - 1)]
-Rate = Annotated[Number, Field(ge=1, le=45)]  # TWS ends connections that send more than 50 a second
-OpenOrders = Annotated[Number, Field(ge=1, le=20)]  # IB refuses more
-Lines = Annotated[Number, Field(ge=1, le=10_000)]  # what the account's market data subscription allows at once
-Count = Annotated[Number, Field(ge=0, le=1_000_000)]
-Size = Annotated[Number, Field(ge=10, le=10_000_000)]  # of a queue
-Speed = Annotated[Real, Field(gt=0, le=1_000_000)]
-
-Host = Annotated[str, Field(pattern=r"^\S+$", description="a host name or an address")]
-Account = Annotated[
-    str, Field(pattern=r"^[A-Z0-9]*$", description='an account such as "DU1234567", or "" for the only one')
-]
-Zone = Annotated[str, AfterValidator(_zone), Field(description='a time zone such as "US/Eastern", or ""')]
-FilePath = Annotated[str, Field(min_length=1, description="the path of a file")]
-FilePathOrNone = Annotated[str, Field(description='the path of a file, or ""')]
-Name = Annotated[
-    str,
-    Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$", description="a letter, then up to 31 letters, digits, - or _"),
-]
-EntryPoint = Annotated[
-    str,
-    Field(
-        pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_][\w.]*|[A-Za-z_][\w.-]*)$",
-        description='"module:function" or the name of an entry point',
-    ),
-]
-
-
-NightlyReset = Annotated[
-    str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$", description='a time such as "23:45", or ""')
-]
-
-
-class Table(BaseModel):
-    """A table of the file: frozen, and without room for keys that do not exist."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -140,6 +89,7 @@ class IbkrSettings(Table):
     timezone_tws: Zone = ""
     market_data_lines: Lines = 100
     market_data_type: Literal["live", "frozen", "delayed", "delayed_frozen"] = "live"
+    restart_window: tuple[RestartWindowSettings, ...] = ()
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -179,18 +129,6 @@ class JournalSettings(Table):
     durability: Literal["process", "power"] = "process"
 
 
-class RiskSettings(Table):
-    """Limits that no strategy can pass. Quantities are shares, contracts or units, `max_notional` is money."""
-
-    max_quantity: Amount = Decimal(100_000)
-    max_notional: Amount = Decimal(250_000)
-    max_open_orders: OpenOrders = 15
-    max_orders_per_minute: Count = 30
-    max_quote_age_s: Seconds = 30.0
-    off_tick: Literal["refuse", "round"] = "refuse"
-    unknown_increment: Literal["pass", "refuse"] = "pass"
-
-
 class LogSettings(Table):
     """What is logged, and for whom."""
 
@@ -214,6 +152,7 @@ class StrategySettings(Table):
     name: Name
     run: EntryPoint
     params: dict[str, Any] = Field(default_factory=dict)
+    risk: StrategyRisk = StrategyRisk()
     restart: Literal["never", "on_failure"] = "never"
     restart_delay_s: Seconds = 1.0
     restart_max: Count = 5
@@ -258,6 +197,18 @@ class Settings(BaseSettings):  # noqa: PLW1641  # pydantic makes the hash of a f
         for number, name in enumerate(names):
             if name in names[:number]:
                 raise _disagree(f"strategies.{number}.name", f'two strategies are named "{name}"')
+            if name == OPERATOR:
+                raise _disagree(f"strategies.{number}.name", f'"{name}" is what the orders of the operator are named')
+        return self
+
+    @model_validator(mode="after")
+    def _only_tighter(self) -> Self:
+        for number, strategy in enumerate(self.strategies):
+            for key, own, general in strategy.risk.looser(self.risk):
+                place = f"strategies.{number}.risk.{key}"
+                raise _disagree(
+                    place, f"{_text((key,), own)} is looser than risk.{key} = {_text((key,), general)}: only tighter"
+                )
         return self
 
 
@@ -361,7 +312,8 @@ def _field(place: Place) -> FieldInfo | None:
         field = getattr(model, "model_fields", {}).get(part)
         if field is None:
             return None
-        model = StrategySettings if part == "strategies" else field.annotation
+        # Of a list of tables, the table.
+        model = get_args(field.annotation)[0] if get_origin(field.annotation) is tuple else field.annotation
     return None if isinstance(place[-1], int) else field
 
 
@@ -379,7 +331,7 @@ def _allowed(place: Place) -> str:
         return "true or false"
     if kind in (int, float, Decimal):
         return _allowed_number(field, str(place[-1]))
-    return "a list of tables, [[strategies]]" if get_origin(kind) is tuple else "a table"
+    return f"a list of tables, [[{'.'.join(map(str, place))}]]" if get_origin(kind) is tuple else "a table"
 
 
 def _allowed_number(field: FieldInfo, key: str) -> str:
@@ -398,10 +350,16 @@ def _allowed_number(field: FieldInfo, key: str) -> str:
 
 def _hint(place: Place, sources: Sources) -> str:
     """Name the nearest key that exists, as its source would write it; failing that, what there is."""
-    if "strategies" in place[:-1]:
-        known = list(StrategySettings.model_fields)
+    if any(isinstance(part, int) for part in place):
+        kinds: dict[str, tuple[str, type[BaseModel]]] = {
+            "strategies": ("a strategy", StrategySettings),
+            "restart_window": ("a restart window", RestartWindowSettings),
+            "risk": ("a strategy's risk", StrategyRisk),
+        }
+        what, table = kinds[str(next(part for part in reversed(place[:-1]) if isinstance(part, str)))]
+        known = list(table.model_fields)
         near = difflib.get_close_matches(str(place[-1]), known, n=1)
-        return f"did you mean {near[0]}?" if near else f"a strategy has {', '.join(known)}"
+        return f"did you mean {near[0]}?" if near else f"{what} has {', '.join(known)}"
     spelt = variable if sources.origin(place) == "environment" else sources.spell
     places = [known for known, _ in _leaves(Settings())]
     if len(place) == 1:
@@ -420,7 +378,7 @@ def _leaves(settings: Settings) -> Iterator[tuple[Place, Any]]:
             yield ("strategies", number, key), value
 
 
-def _text(place: Place, value: object) -> str:
+def _text(place: Place, value: object) -> str:  # noqa: PLR0911 - one row per kind of value
     """Write a value as the file would, on one line; accounts and what sounds secret are masked."""
     match value:
         case _ if is_secret(str(place[-1])):
@@ -429,7 +387,12 @@ def _text(place: Place, value: object) -> str:
             return str(value).lower()
         case dict():
             return "{" + ", ".join(f"{key} = {_text((*place, key), inner)}" for key, inner in value.items()) + "}"
-        case list():
+        case None:
+            return '"none"'
+        case BaseModel():
+            set_ = {key: inner for key, inner in value if key in value.model_fields_set}
+            return _text(place, set_)
+        case list() | tuple() | frozenset():
             return "[" + ", ".join(_text(place, inner) for inner in value) + "]"
     text = mask_account(str(value)) if place[-1] == "account" and value else str(value)
     return f'"{text}"'.replace("\n", "\\n")

@@ -43,11 +43,12 @@ Strategy = Callable[..., Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True)
 class StrategySpec:
-    """A strategy as the settings describe it. Times in seconds."""
+    """A strategy as the settings describe it. Times in seconds; `risk` are limits tighter than the general ones."""
 
     name: str
     function: Strategy
     params: dict[str, Any] = field(default_factory=dict)
+    risk: dict[str, Any] = field(default_factory=dict)
     restart: Literal["never", "on_failure"] = "never"
     restart_delay_s: float = 1.0
     restart_max: int = 5

@@ -175,7 +175,7 @@ class View:
         return stream
 
     async def qualify(self, instrument: Traded) -> int:
-        """Make sure that the broker knows the instrument, and at which prices it trades; returns its conId.
+        """Make sure that the broker knows the instrument, at which prices and when it trades; returns its conId.
 
         Of a spread each leg; it has no conId of its own, and 0 is returned.
 
@@ -188,6 +188,7 @@ class View:
             return 0
         con_id = await self._wire.con_id(instrument)
         await self._wire.learn_increments(instrument)
+        await self._wire.learn_hours(instrument)
         return con_id
 
     async def first_quote(

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from ibkr_service.core import events as ev
 from ibkr_service.core.chain import ChainRequest, OptionChain
 from ibkr_service.core.combination import Spread
+from ibkr_service.core.hours import Hours
 from ibkr_service.core.increments import Increments
 from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.intent import Traded
@@ -67,6 +68,14 @@ class Wire(Protocol):
 
     async def learn_increments(self, instrument: AnyInstrument) -> None:
         """Ask for them, once."""
+        ...
+
+    def hours(self, instrument: AnyInstrument) -> Hours | None:
+        """When it trades, as far as that is known."""
+        ...
+
+    async def learn_hours(self, instrument: AnyInstrument) -> None:
+        """Ask for them, again if they are old."""
         ...
 
     async def preview(self, intent: Intent, timeout_s: float) -> Preview:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_service.settings import IbkrSettings, Settings, SettingsError, StrategySettings, describe, load_settings
+from ibkr_service.settings_risk import StrategyRisk
 
 SHIPPED = Path(__file__).parents[1] / "settings.toml"
 
@@ -62,7 +63,12 @@ def test_the_example_strategy_in_the_shipped_file_works(load):
     """The commented example becomes valid by removing the leading #, and shows every key of a strategy."""
     text = re.sub(r"^#(?! )", "", SHIPPED.read_text(encoding="utf-8"), flags=re.MULTILINE)
     (strategy,) = load(text).strategies
-    assert strategy == StrategySettings(name="sma", run="sma_cross", params={"symbol": "AAPL"})
+    assert strategy == StrategySettings(
+        name="sma",
+        run="sma_cross",
+        params={"symbol": "AAPL"},
+        risk=StrategyRisk(max_quantity=Decimal(100), symbols=("AAPL",)),
+    )
     assert set(tomllib.loads(text)["strategies"][0]) == set(StrategySettings.model_fields)
 
 
@@ -256,7 +262,7 @@ def test_what_a_strategy_may_run(load, run):
         ("[journal]\ndurabillity = 1", "did you mean journal.durability?"),
         ("xyzzy = 1", "the tables are ibkr, simulator, journal, risk, log, service, strategies"),
         ('[[strategies]]\nname = "a"\nruns = "x"', "did you mean run?"),
-        ('[[strategies]]\nname = "a"\nrun = "x"\nxyzzy = 1', "a strategy has name, run, params, restart"),
+        ('[[strategies]]\nname = "a"\nrun = "x"\nxyzzy = 1', "a strategy has name, run, params, risk, restart"),
     ],
 )
 def test_misspelt_in_the_file(complaint, text, hint):
@@ -365,7 +371,7 @@ def test_describe_masks_what_is_private(load):
         rows["strategies[a].params"]
         == '{symbols = ["AAPL", "MSFT"], size = 2, api_token = ***, deep = {password = ***}}'
     )
-    assert len(rows) == sum(len(table) for table in Settings().model_dump(exclude={"strategies"}).values()) + 6
+    assert len(rows) == sum(len(table) for table in Settings().model_dump(exclude={"strategies"}).values()) + 7
 
 
 def test_a_wrong_account_is_masked_in_the_complaint(complaint):

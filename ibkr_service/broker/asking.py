@@ -23,6 +23,7 @@ from ibkr_service.broker.line import Line
 from ibkr_service.broker.lines import Lines
 from ibkr_service.broker.marketrules import MarketRules
 from ibkr_service.broker.streams import Streams
+from ibkr_service.broker.tradinghours import TradingHours, UsCalendar
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core.chain import ChainRequest, OptionChain
@@ -35,6 +36,7 @@ from ibkr_service.core.errors import (
     RequestTimeout,
     UnknownInstrument,
 )
+from ibkr_service.core.hours import Hours
 from ibkr_service.core.increments import Increments
 from ibkr_service.core.instrument import AnyInstrument, Bag
 from ibkr_service.core.intent import Intent, Traded
@@ -50,15 +52,18 @@ class Questions:
 
     Args:
         lines: the market-data lines. request_timeout_s: the default limit of a request, in seconds.
+        calendar_hours: whether a calendar stands in for hours that the broker has not told.
     """
 
-    def __init__(self, lines: Lines, clock: Clock, request_timeout_s: float) -> None:
+    def __init__(self, lines: Lines, clock: Clock, request_timeout_s: float, *, calendar_hours: bool = False) -> None:
         self.lines = lines
         self.chains = Chains(self, lines, clock)
         self._request_timeout_s = request_timeout_s
         self._connection: Connection | None = None
         self._con_ids: dict[AnyInstrument, int] = {}
         self._rules = MarketRules()
+        self._now = clock.now
+        self._hours = TradingHours(UsCalendar(clock.now()) if calendar_hours else None)
         self._became_ready = asyncio.Event()
         self.history = History(ask=self.ask, con_id=self.con_id, until_ready=self.until_ready, clock=clock)
         self.streams = Streams(clock=clock, con_id=self.con_id, history=self.history)
@@ -114,6 +119,10 @@ class Questions:
     async def _con_id(self, connection: Connection, instrument: AnyInstrument) -> int:
         if instrument in self._con_ids:
             return self._con_ids[instrument]
+        return await self._read_details(connection, instrument)
+
+    async def _read_details(self, connection: Connection, instrument: AnyInstrument) -> int:
+        """Ask for contract details, and keep what they say; returns the conId."""
         contract = translate.contract_of(instrument)
         try:
             found = await connection.ib.request(
@@ -128,10 +137,11 @@ class Questions:
         con_id: int = found[0].contract.conId
         self._con_ids[instrument] = con_id
         self._rules.seen(instrument, found[0])
+        self._hours.seen(instrument, found[0], self._now())
         return con_id
 
     async def learn_legs(self, spread: Spread) -> None:
-        """Know what a spread needs to be ordered: the conIds of its legs, and their increments.
+        """Know what a spread needs to be ordered: the conIds of its legs, their increments and hours.
 
         Raises:
             UnknownInstrument, BrokerRefused, RequestTimeout, NotReady: as they say, of the leg that they name.
@@ -139,6 +149,7 @@ class Questions:
         for leg in spread.legs:
             await self.con_id(leg.instrument)
             await self.learn_increments(leg.instrument)
+            await self.learn_hours(leg.instrument)
 
     def check_legs(self, spread: Spread) -> None:
         """Whether a spread could be sent now.
@@ -173,6 +184,19 @@ class Questions:
         if rule and not self._rules.has(rule):
             steps = await self.ask(f"market rule {rule}", lambda ib: ib.reqMarketRuleAsync(rule), key="marketRule")
             self._rules.told(rule, steps)
+
+    async def learn_hours(self, instrument: AnyInstrument) -> None:
+        """Know when an instrument trades; asked again when what was told is over.
+
+        Raises:
+            UnknownInstrument: no contract, or several, fit. BrokerRefused, RequestTimeout, NotReady: as they say.
+        """
+        if not self._hours.is_asked(instrument, self._now()):
+            await self._read_details(self._live(), instrument)
+
+    def hours(self, instrument: AnyInstrument) -> Hours | None:
+        """When an instrument trades, as far as that is known."""
+        return self._hours.hours(instrument, self._now())
 
     def increments(self, traded: Traded) -> Increments | None:
         """At which prices something can trade, as far as the broker has been asked."""

@@ -34,6 +34,7 @@ class SessionConfig:
     timezone_tws: str = ""
     market_data_type: int = 1
     market_data_lines: int = 100
+    calendar_hours: bool = False
 
 
 def choose_account(accounts: tuple[str, ...], mode: Mode, wanted: str) -> str:

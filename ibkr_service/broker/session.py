@@ -76,7 +76,7 @@ class Session(Questions):
         put_tick: Callable[[ev.Tick], None] | None = None,
     ) -> None:
         lines = Lines(put, clock, put_tick=put_tick, lines_max=config.market_data_lines, urgent=book.urgent)
-        super().__init__(lines, clock, config.request_timeout_s)
+        super().__init__(lines, clock, config.request_timeout_s, calendar_hours=config.calendar_hours)
         self.config = config
         self._clock = clock
         self._put = put

@@ -238,6 +238,16 @@ class Statements:
             None,
         )
 
+    def daily_pnl(self, account: str) -> Decimal | None:
+        """Profit and loss since IB's daily reset, in the base currency; None if it was not told."""
+        pnl = self._pnl.get(account)
+        return pnl.daily_pnl if pnl else None
+
+    def exchange_rate(self, account: str, currency: str) -> Decimal | None:
+        """The base currency for one unit of another; None if it was not told."""
+        rows = self._values.get(account, {})
+        return Decimal(1) if currency == _base_currency(rows) else _ledger(rows, "ExchangeRate", currency)
+
     def summary(self, account: str) -> AccountSummary:
         """What an account is worth.
 

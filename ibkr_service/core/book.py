@@ -30,6 +30,7 @@ from ibkr_service.core.errors import NotReady, UnknownAccount
 from ibkr_service.core.instrument import AnyInstrument, Bag, Other
 from ibkr_service.core.intent import Traded
 from ibkr_service.core.link import Link
+from ibkr_service.core.operator import OperatorState
 from ibkr_service.core.orders import (
     RESOLUTION_SIGNALS,
     STATUS_SIGNALS,
@@ -39,11 +40,13 @@ from ibkr_service.core.orders import (
     OrderState,
     Resolution,
 )
+from ibkr_service.core.working import Working
 
 Holding = tuple[str, int]  # (account, conId)
+Submission = tuple[datetime, str]  # when, and the order's reference; "" for a modification
 # The broker forgets executions and completed orders at midnight here (TWS documentation, reqExecutions).
 BROKER_ZONE = ZoneInfo("America/New_York")
-SUBMISSIONS_KEPT_S = 60.0
+SUBMISSIONS_KEPT = timedelta(seconds=60)
 MOMENT = timedelta(microseconds=1)
 Cause = Literal["opening", "while_away", "unexplained"]
 
@@ -79,6 +82,8 @@ class Book:
         self.farms_down: dict[str, datetime] = {}
         self.order_id_mark = 0
         self.last_run_id = ""
+        self.working = Working()  # what alive orders could still do, by account and contract
+        self.operator = OperatorState()  # what a person has said about trading
         self._alive: dict[str, None] = {}  # references of orders that may still fill, oldest first
         self._done: dict[str, int] = {}  # strategy -> how many of its orders are over
         self._strategy_positions: dict[tuple[str, Traded], Decimal] = {}
@@ -87,7 +92,9 @@ class Book:
         self._by_perm_id: dict[int, str] = {}
         self._fills_of: defaultdict[str, list[str]] = defaultdict(list)
         self._last_status: dict[str, tuple[object, ...]] = {}
-        self._submissions: defaultdict[str, deque[datetime]] = defaultdict(deque)
+        # When a strategy, and an account, last sent orders and modifications; of orders with their references.
+        self._submissions: defaultdict[str, deque[Submission]] = defaultdict(deque)
+        self._account_submissions: defaultdict[str, deque[Submission]] = defaultdict(deque)
         self._opened_accounts: set[str] = set()
         self._differences: dict[Holding, tuple[Decimal | None, Cause]] = {}  # seen once, and its likely cause
         self._filled_at: dict[Holding, datetime] = {}
@@ -148,8 +155,29 @@ class Book:
         return None if instrument in self.gaps else self.quotes.get(instrument)
 
     def submitted_since(self, strategy: str, since: datetime) -> int:
-        """How many orders a strategy submitted after `since` (at most a minute back)."""
-        return sum(1 for at in self._submissions[strategy] if at > since)
+        """How many orders and modifications a strategy sent after `since` (at most a minute back)."""
+        return _count_since(self._submissions.get(strategy), since)
+
+    def account_submitted_since(self, account: str, since: datetime) -> int:
+        """The same of an account, whoever sent them."""
+        return _count_since(self._account_submissions.get(account), since)
+
+    def recent_orders(self, strategy: str) -> Iterator[Submission]:
+        """When a strategy submitted its orders of the last minute, newest first, with their references."""
+        return (one for one in reversed(self._submissions.get(strategy, ())) if one[1])
+
+    def only_reducing(self, account: str) -> str | None:
+        """Why only orders that reduce a position may leave now; None: all may."""
+        del account  # what the operator says holds for all of them
+        return self.operator.why_only_reducing
+
+    def daily_pnl(self, account: str) -> Decimal | None:
+        """An account's profit and loss since IB's daily reset, in its base currency; None if it was not told."""
+        return self.statements.daily_pnl(account)
+
+    def exchange_rate(self, currency: str, account: str) -> Decimal | None:
+        """The account's base currency for one unit of another; None if it was not told."""
+        return self.statements.exchange_rate(account, currency)
 
     def value(self, tag: str, currency: str | None = None, account: str = "") -> Decimal | None:
         """An account value such as `NetLiquidation`, or None if the broker sent none."""
@@ -286,6 +314,8 @@ class Book:
             case ev.PositionAdjusted():
                 self.ledger[event.account, event.con_id] = event.after
                 self._differences.pop((event.account, event.con_id), None)
+            case ev.OperatorSaid():
+                self.operator = self.operator.after(event)
             case ev.ServiceStarted():
                 self.last_run_id = event.run_id
             case _:
@@ -301,7 +331,7 @@ class Book:
         return [ev.LinkChanged(at=event.at, session=event.session, before=before, after=self.link, why=event.why)]
 
     def _submitted(self, event: ev.OrderSubmitted) -> None:
-        self.orders[event.ref] = Order(
+        order = Order(
             ref=event.ref,
             key=event.key,
             strategy=event.strategy,
@@ -311,21 +341,27 @@ class Book:
             parent=event.parent,
             submitted_at=event.at,
         )
+        self._put(order)
         self._by_key[event.strategy, event.key] = event.ref
         self._alive[event.ref] = None
-        self._count(event.strategy, event.at)
+        self._count(order, event.at, event.ref)
 
-    def _count(self, strategy: str, at: datetime) -> None:
-        times = self._submissions[strategy]
-        times.append(at)
-        while (at - times[0]).total_seconds() > SUBMISSIONS_KEPT_S:
-            times.popleft()
+    def _put(self, order: Order) -> None:
+        """Keep an order as it is now, and the sums over those that work."""
+        self.working.changed(self.orders.get(order.ref), order)
+        self.orders[order.ref] = order
+
+    def _count(self, order: Order, at: datetime, ref: str = "") -> None:
+        for times in (self._submissions[order.strategy], self._account_submissions[order.account]):
+            times.append((at, ref))
+            while at - times[0][0] > SUBMISSIONS_KEPT:
+                times.popleft()
 
     def _modified(self, event: ev.ModificationRequested) -> None:
         order = self.orders.get(event.ref)
         if order is not None:
-            self.orders[event.ref] = modification.requested(order, event)
-            self._count(order.strategy, event.at)
+            self._put(modification.requested(order, event))
+            self._count(order, event.at)
 
     def _is_changing(self, ref: str) -> bool:
         order = self.orders.get(ref)
@@ -333,7 +369,8 @@ class Book:
 
     def _unchanged(self, event: ev.Event, ref: str, why: str) -> list[ev.Event]:
         """A modification came to nothing; the order is what it was."""
-        self.orders[ref], said = modification.refused(self.orders[ref], event, why)
+        order, said = modification.refused(self.orders[ref], event, why)
+        self._put(order)
         return said
 
     def _signal(
@@ -351,7 +388,7 @@ class Book:
         before = self.orders[order.ref]
         if order.done and order.change is not None:
             order = order.with_facts(change=None, change_at=None)
-        self.orders[order.ref] = order
+        self._put(order)
         self._index(before, order)
         if (before.state, before.filled) == (order.state, order.filled):
             return []
@@ -403,7 +440,8 @@ class Book:
             self._by_perm_id[event.perm_id] = ref
             facts["perm_id"] = event.perm_id
         known = self.orders[ref]
-        self.orders[ref] = order = known.with_facts(**facts)
+        order = known.with_facts(**facts)
+        self._put(order)
         said: list[ev.Event] = []
         if isinstance(event, ev.OpenOrderReported) and order.alive:
             order, said = modification.settled(order, event)
@@ -444,13 +482,15 @@ class Book:
         if parts is None or intent is None:
             return
         self._alive[seen.ref] = None
-        self.orders[seen.ref] = Order(
-            ref=seen.ref,
-            key=f"adopted:{parts.digest}",
-            strategy=parts.strategy,
-            account=seen.account,
-            intent=intent,
-            submitted_at=seen.at,
+        self._put(
+            Order(
+                ref=seen.ref,
+                key=f"adopted:{parts.digest}",
+                strategy=parts.strategy,
+                account=seen.account,
+                intent=intent,
+                submitted_at=seen.at,
+            )
         )
 
     def _filled(self, fill: ev.Fill) -> list[ev.Event]:
@@ -553,6 +593,18 @@ class Book:
             return "opening"
         assert self._verified_at is not None, "an account is opened by a first look"
         return "while_away" if _broker_day(self._verified_at) != _broker_day(look.at) else "unexplained"
+
+
+def _count_since(times: deque[Submission] | None, since: datetime) -> int:
+    """How many are newer. Those that are not lie at the left, and nearly all of them are gone already."""
+    if not times:
+        return 0
+    old = 0
+    for at, _ in times:
+        if at > since:
+            break
+        old += 1
+    return len(times) - old
 
 
 def _broker_day(at: datetime) -> date:

@@ -22,6 +22,7 @@ from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.link import Link, Signal
 from ibkr_service.core.orders import Action, Intent, OrderState, Resolution
 
+OperatorVerb = Literal["stop-entries", "resume", "halt"]
 Outcome = Literal["accepted", "refused", "changed"]
 DataType = Literal["unknown", "live", "frozen", "delayed", "delayed_frozen"]
 
@@ -508,6 +509,16 @@ class Snapshot(Fact, frozen=True, kw_only=True, tag="Snapshot"):
     orders_visible: bool
 
 
+# --- the operator ----------------------------------------------------------------------------------------------------
+
+
+class OperatorSaid(Fact, frozen=True, kw_only=True, tag="OperatorSaid"):
+    """A person decided about trading as a whole. `by` is who, as far as that is known; it holds over restarts."""
+
+    verb: OperatorVerb
+    by: str
+
+
 # --- strategies ------------------------------------------------------------------------------------------------------
 
 
@@ -574,6 +585,7 @@ Event = (
     | PnlReported
     | PositionPnlReported
     | Snapshot
+    | OperatorSaid
     | StrategyStarted
     | StrategyStopped
     | Recovered
@@ -611,6 +623,7 @@ JOURNALLED: frozenset[type] = frozenset(
         PositionReported,
         PositionAdjusted,
         Snapshot,
+        OperatorSaid,
         StrategyStarted,
         StrategyStopped,
     }

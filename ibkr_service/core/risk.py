@@ -1,176 +1,125 @@
 """May this intent become an order? Pure: limits, intent, book and the time in; `None` or a refusal out.
 
-Every refusal says which limit, its value and what was asked. Where a figure is unknown (no quote to price a market
-order with) the
-answer is no: unknown is never treated as zero.
+The gate is `RULES`, a list of small functions (`rules.py`, `moneyrules.py`) that are asked in order; the first that
+objects is heard. Every refusal says which limit, its value and what was asked. Where a figure is unknown the answer is
+no, or what its setting says: unknown is never treated as zero. docs/risk.md has the table of what each limit counts
+and what passes it.
+
+An order *reduces* if it makes every position that it touches smaller and turns none around, whatever else is working
+(`core/exposure.py`). Reducing orders pass what exists to keep positions from being opened.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from collections.abc import Sequence
+from datetime import datetime
 
-import msgspec
-
+from ibkr_service.core import moneyrules, rules
+from ibkr_service.core.asked import Asked, HoursOf, Rule, no_hours
 from ibkr_service.core.book import Book
-from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import Refused
-from ibkr_service.core.events import Tick
-from ibkr_service.core.increments import OffTick, UnknownIncrement
-from ibkr_service.core.instrument import Future, Option
-from ibkr_service.core.link import Link
-from ibkr_service.core.netquote import net_quote
-from ibkr_service.core.orders import Intent
+from ibkr_service.core.limits import Limits
+from ibkr_service.core.orders import Intent, Order
+from ibkr_service.core.pricing import why_unusable
 
-MINUTE = timedelta(minutes=1)
-TRAILING = frozenset({"TRAIL", "TRAIL LIMIT"})
-# Fields with which an order buys something else than `quantity`, or brings other orders with it. Unknown is no.
-UNPRICEABLE = frozenset({"cashQty", "hedgeType", "deltaNeutralOrderType"})
+__all__ = ["Limits", "check", "check_change", "check_group", "why_unusable"]
 
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of the settings' table `[risk]`, as plain values.
-
-    Args:
-        max_quantity: of one order, in units of the instrument. max_notional: of one order, in the quote currency.
-        max_open_orders: per instrument and side (IB itself allows 20). max_orders_per_minute: per strategy.
-        max_quote_age_s: a market order is priced by a live quote no older than this.
-        off_tick, unknown_increment: what is done with a price between two increments, and with one of an instrument
-        whose increments nobody has asked for (`core/increments.py`).
-    """
-
-    max_quantity: Decimal
-    max_notional: Decimal
-    max_open_orders: int
-    max_orders_per_minute: int
-    max_quote_age_s: float
-    read_only: bool = False
-    off_tick: OffTick = "refuse"
-    unknown_increment: UnknownIncrement = "pass"
+# Cheap ones first, and `_notional` before those that need its price.
+RULES: tuple[Rule, ...] = (
+    rules.read_only,
+    rules.link,
+    rules.quantity,
+    rules.rate,
+    rules.symbols,
+    rules.only_reducing,
+    rules.restart_window,
+    rules.duplicate,
+    rules.open_orders,
+    rules.trading_hours,
+    moneyrules.notional,
+    moneyrules.premium,
+    moneyrules.loss,
+    moneyrules.daily_loss,
+    rules.position,
+    rules.strategy_position,
+    moneyrules.account_notional,
+    moneyrules.collared,
+)
 
 
-def check(intent: Intent, strategy: str, limits: Limits, book: Book, *, now: datetime, mono_s: float) -> Refused | None:
+def check(
+    intent: Intent,
+    strategy: str,
+    limits: Limits,
+    book: Book,
+    *,
+    now: datetime,
+    mono_s: float,
+    hours: HoursOf = no_hours,
+    after: Intent | None = None,
+) -> Refused | None:
     """The first limit that forbids the order, or None.
 
     Args:
-        now: wall clock, for rates. mono_s: the event loop's time, for the age of quotes.
+        now: wall clock, for rates, windows and hours. mono_s: the event loop's time, for the age of quotes.
+        hours: of a contract, as far as they are known. after: an intent that is taken as filled, such as the parent.
     """
-    refusal = _check_sending(intent, strategy, limits, book, now)
-    if refusal is not None:
-        return refusal
-    same_side = sum(
-        1 for o in book.alive_orders() if o.intent.instrument == intent.instrument and o.intent.action == intent.action
-    )
-    if same_side >= limits.max_open_orders:
-        return Refused(
-            "max_open_orders", f"{limits.max_open_orders} per instrument and side", f"one more beside {same_side}"
-        )
-    return _check_notional(intent, limits, book, mono_s)
+    filled = () if after is None else (after,)
+    return _first(Asked(intent, strategy, limits, book, now=now, mono_s=mono_s, hours=hours, after=filled))
 
 
 def check_change(
-    intent: Intent, strategy: str, limits: Limits, book: Book, *, now: datetime, mono_s: float
+    intent: Intent,
+    strategy: str,
+    limits: Limits,
+    book: Book,
+    *,
+    now: datetime,
+    mono_s: float,
+    hours: HoursOf = no_hours,
+    order: Order,
 ) -> Refused | None:
     """As `check`, for new terms of an order that exists: there is no order more than before.
 
     Args:
-        intent: the order as it is to be.
+        intent: the order as it is to be. order: as it is.
     """
-    return _check_sending(intent, strategy, limits, book, now) or _check_notional(intent, limits, book, mono_s)
+    return _first(Asked(intent, strategy, limits, book, now=now, mono_s=mono_s, hours=hours, changing=order))
 
 
-def _check_sending(intent: Intent, strategy: str, limits: Limits, book: Book, now: datetime) -> Refused | None:
-    if limits.read_only:
-        return Refused("read_only", "no orders", str(intent))
-    if book.link is not Link.READY:
-        return Refused("link", Link.READY.name, f"an order while the link is {book.link.name}")
-    if intent.quantity > limits.max_quantity:
-        return Refused("max_quantity", str(limits.max_quantity), str(intent.quantity))
-    submitted = book.submitted_since(strategy, now - MINUTE)
-    if submitted >= limits.max_orders_per_minute:
-        return Refused("max_orders_per_minute", str(limits.max_orders_per_minute), f"one more after {submitted}")
-    return None
+def check_group(
+    intents: Sequence[Intent],
+    strategy: str,
+    limits: Limits,
+    book: Book,
+    *,
+    now: datetime,
+    mono_s: float,
+    hours: HoursOf = no_hours,
+    parent: Intent | None = None,
+) -> Refused | None:
+    """As `check`, for orders of which only one will fill, and only after their parent, if there is one.
 
-
-def _check_notional(intent: Intent, limits: Limits, book: Book, mono_s: float) -> Refused | None:
-    for name, _ in intent.fields:
-        if name in UNPRICEABLE:
-            return Refused("max_notional", "orders whose size is known beforehand", f"one with the field {name}")
-    price = _own_price(intent)
-    if price is None:
-        several = len(intent.contracts) > 1
-        for contract in intent.contracts:
-            unusable = why_unusable(book.quote(contract), limits.max_quote_age_s, mono_s)
-            if unusable is not None:
-                return Refused(
-                    "max_quote_age_s",
-                    f"a live quote of the last {limits.max_quote_age_s:g} s",
-                    f"a {intent.order_type} order with {unusable}{f' of {contract}' if several else ''}",
-                )
-        price = _market_price(intent, book)
-    notional = abs(price) * intent.quantity * _multiplier(intent)
-    if notional > limits.max_notional:
-        return Refused("max_notional", str(limits.max_notional), f"{notional:f}")
-    return None
-
-
-def _market_price(intent: Intent, book: Book) -> Decimal:
-    """What the market asks for it; its quotes are usable."""
-    traded = intent.instrument
-    if isinstance(traded, Spread):
-        return net_quote(traded, lambda leg: book.quotes[leg]).side(intent.action)
-    quote = book.quotes[traded]
-    side = quote.ask if intent.action == "BUY" else quote.bid
-    assert side is not None, "a usable quote has both sides"
-    return Decimal(repr(side))
-
-
-def _own_price(intent: Intent) -> Decimal | None:
-    """The price that an order names for itself; None if the market prices it.
-
-    A stop is priced where it is triggered, and with a limit by the larger of the two. A trailing stop moves with the
-    market, so the market prices it, wherever it is now; what it starts with says nothing.
+    Each is held against positions as if the parent were filled and its siblings were not there; as messages and as open
+    orders they count together. The parent is asked as well.
     """
-    limit, stop = intent.limit_price, intent.stop_price
-    if intent.is_plain:
-        return limit
-    if intent.order_type in TRAILING:
-        return None
-    if limit is not None and stop is not None:
-        return max(abs(limit), abs(stop))
-    price = limit if limit is not None else stop
-    discretion = dict(intent.fields).get("discretionaryAmt", 0)  # so much worse than its limit it may trade
-    if price is None or not isinstance(discretion, (str, int)):
-        return price
-    try:
-        return abs(price) + abs(Decimal(discretion))
-    except InvalidOperation:
-        return price  # not a number: the broker's own check refuses it
-
-
-def why_unusable(  # noqa: PLR0911 - one row per reason
-    quote: Tick | None, max_age_s: float, mono_s: float
-) -> str | None:
-    """Why a quote cannot price an order, in words; None if it can (R31)."""
-    if quote is None:
-        return "no quote (watch the instrument first)"
-    if quote.data_type != "live":
-        return f"a quote that is {quote.data_type}, not live"
-    if quote.bid is None or quote.ask is None:
-        return "a quote that lacks a side"
-    if quote.bid > quote.ask:
-        return "a crossed quote"
-    if quote.halted:
-        return "a quote of an instrument whose trading is halted"
-    age_s = mono_s - quote.mono_s
-    if age_s > max_age_s:
-        return f"a quote {age_s:.1f} s old"
+    before = () if parent is None else (parent,)
+    if parent is not None:
+        refusal = _first(Asked(parent, strategy, limits, book, now=now, mono_s=mono_s, hours=hours))
+        if refusal is not None:
+            return refusal
+    for number, intent in enumerate(intents):
+        beside = (*before, *intents[:number])
+        asked = Asked(intent, strategy, limits, book, now=now, mono_s=mono_s, hours=hours, after=before, beside=beside)
+        refusal = _first(asked)
+        if refusal is not None:
+            return refusal
     return None
 
 
-def _multiplier(intent: Intent) -> Decimal:
-    if isinstance(intent.instrument, Spread):
-        return intent.instrument.multiplier
-    if isinstance(intent.instrument, (Option, Future)) and intent.instrument.multiplier:
-        return Decimal(intent.instrument.multiplier)
-    return Decimal(1)
+def _first(asked: Asked) -> Refused | None:
+    for rule in RULES:
+        refusal = rule(asked)
+        if refusal is not None:
+            return refusal
+    return None

@@ -166,8 +166,10 @@ def test_a_modification_is_no_further_order_but_counts(book):
     submit(book, 2)
     intent = Intent.buy(AAPL, 1, limit=100)
     assert check(intent, "s", LIMITS, book, now=AT, mono_s=1001.0).limit == "max_open_orders"
-    assert check_change(intent, "s", LIMITS, book, now=AT, mono_s=1001.0) is None
+    order = book.orders["s0BUY"]
+    assert check_change(intent, "s", LIMITS, book, now=AT, mono_s=1001.0, order=order) is None
     big = Intent.buy(AAPL, 101, limit=100)
-    assert check_change(big, "s", LIMITS, book, now=AT, mono_s=1001.0).limit == "max_quantity"
+    assert check_change(big, "s", LIMITS, book, now=AT, mono_s=1001.0, order=order).limit == "max_quantity"
     book.apply(ev.ModificationRequested(at=AT, ref="s0BUY", intent=intent))
-    assert check_change(intent, "s", LIMITS, book, now=AT, mono_s=1001.0).limit == "max_orders_per_minute"
+    refused = check_change(intent, "s", LIMITS, book, now=AT, mono_s=1001.0, order=book.orders["s0BUY"])
+    assert refused.limit == "max_orders_per_minute"
