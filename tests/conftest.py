@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.bdd.market_steps",
     "tests.bdd.chain_steps",
     "tests.bdd.order_steps",
+    "tests.bdd.risk_steps",
 ]
 
 
