@@ -17,7 +17,7 @@ import structlog
 
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
-from ibkr_service.core import modification, risk
+from ibkr_service.core import modification, moneyrules, risk
 from ibkr_service.core.bracket import Bracket, BracketRefs, OcaType, oca_terms
 from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import (
@@ -31,6 +31,7 @@ from ibkr_service.core.errors import (
 )
 from ibkr_service.core.increments import fitted
 from ibkr_service.core.orders import Intent, Order
+from ibkr_service.core.payoff import Money
 from ibkr_service.core.preview import Preview
 from ibkr_service.core.refs import Refs, digest
 from ibkr_service.hub import Hub
@@ -93,13 +94,37 @@ class Desk(View):
             KeyReused: the key stands for another intent. JournalError: the disk said no. DeskClosed.
             After each of these nothing was sent.
         """
+        return self._submit(intent, key, None)
+
+    def submit_leg(self, intent: Intent, *, key: str, known_loss: Money) -> str:
+        """As `submit`, for an order that is a part of something whose largest loss was looked at as a whole.
+
+        For `legging.py`: a leg that is sold is covered by those that were bought before it.
+        """
+        return self._submit(intent, key, known_loss)
+
+    def check_worst_loss(self, loss: Money, what: str) -> None:
+        """Whether the limits allow what may be lost, in money.
+
+        Raises:
+            Refused: `max_loss`, or a loss without bound.
+        """
+        refusal = moneyrules.bounded(loss, self._limits, what)
+        if refusal is not None:
+            raise self._told(refusal)
+
+    def unique_key(self) -> str:
+        """A key that nobody has used: for wishes that need no name beyond this run."""
+        self._automatic_keys += 1
+        return f"#{self._refs.run_id}.{self._automatic_keys}"
+
+    def _submit(self, intent: Intent, key: str | None, known_loss: Money | None) -> str:
         self._check_open()
         if self._no_orders_because is not None:
             raise Refused("shutdown", "no new orders", self._no_orders_because)
         _check_arguments(intent, key)
         if key is None:
-            self._automatic_keys += 1
-            key = f"#{self._refs.run_id}.{self._automatic_keys}"
+            key = self.unique_key()
         else:
             known = self._known(intent, key)
             if known is not None:
@@ -107,7 +132,16 @@ class Desk(View):
         wish, intent = intent, self._fitted(intent)
         now = self._clock.now()
         mono_s = asyncio.get_running_loop().time()
-        refusal = risk.check(intent, self.name, self._limits, self.book, now=now, mono_s=mono_s, hours=self._wire.hours)
+        refusal = risk.check(
+            intent,
+            self.name,
+            self._limits,
+            self.book,
+            now=now,
+            mono_s=mono_s,
+            hours=self._wire.hours,
+            known_loss=known_loss,
+        )
         if refusal is not None:
             raise self._told(refusal)
         default_account = self._wire.check_can_place()  # before the journal: a key is not spent on what cannot leave
@@ -173,8 +207,7 @@ class Desk(View):
 
     def _group_key(self, key: str | None) -> str:
         if key is None:
-            self._automatic_keys += 1
-            return f"#{self._refs.run_id}.{self._automatic_keys}"
+            return self.unique_key()
         if not isinstance(key, str):
             raise InvalidIntent(f"a key is a text, not {key!r}")
         return key
@@ -194,10 +227,18 @@ class Desk(View):
             raise Refused("shutdown", "no new orders", self._no_orders_because)
         fitted_ones = [self._fitted(intent) for intent in intents]
         now, mono_s = self._clock.now(), asyncio.get_running_loop().time()
-        for intent in fitted_ones:
-            refusal = risk.check(intent, self.name, self._limits, self.book, now=now, mono_s=mono_s)
-            if refusal is not None:
-                raise self._told(refusal)
+        refusal = risk.check_group(
+            fitted_ones[1:] if is_bracket else fitted_ones,
+            self.name,
+            self._limits,
+            self.book,
+            now=now,
+            mono_s=mono_s,
+            hours=self._wire.hours,
+            parent=fitted_ones[0] if is_bracket else None,
+        )
+        if refusal is not None:
+            raise self._told(refusal)
         default_account = self._wire.check_can_place(len(intents))
         facts: list[ev.OrderSubmitted] = []
         for wish, intent, key in zip(wishes, fitted_ones, keys, strict=True):

@@ -22,7 +22,8 @@ from ibkr_service.core.chain import ChainRequest, Expiries, OptionChain, Strikes
 from ibkr_service.core.chain import Progress as ChainProgress
 from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import DeskClosed, UnknownAccount
-from ibkr_service.core.instrument import AnyInstrument, parse
+from ibkr_service.core.increments import on_increment
+from ibkr_service.core.instrument import Action, AnyInstrument, parse
 from ibkr_service.core.intent import Traded
 from ibkr_service.core.netquote import NetQuote, net_quote
 from ibkr_service.core.orders import OrderState
@@ -110,6 +111,11 @@ class View:
         if any(self.why_unusable(leg.instrument) is not None for leg in spread.legs):
             return None
         return net_quote(spread, lambda leg: self.book.quotes[leg])
+
+    def tradable(self, instrument: AnyInstrument, price: Decimal, action: Action) -> Decimal:
+        """The nearest price at which it can trade, no worse for who buys or sells; to the cent if nobody knows."""
+        known = self._wire.increments(instrument)
+        return on_increment(price, action, known)
 
     def held_spreads(self, account: str = "") -> Recognised:
         """The named spreads that an account's positions make up, and what is left (`core/recognition.py`).

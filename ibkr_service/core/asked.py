@@ -17,6 +17,7 @@ from ibkr_service.core.hours import Hours
 from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.limits import Limits
 from ibkr_service.core.orders import ZERO, Intent, Order
+from ibkr_service.core.payoff import Money
 from ibkr_service.core.pricing import own_price, quote_of, why_unpriced
 from ibkr_service.core.working import moves
 
@@ -34,7 +35,8 @@ class Asked:
     Args:
         now: wall clock, for rates, windows and hours. mono_s: the event loop's time, for the age of quotes.
         changing: the order whose terms are to become those of the intent; None: it is a new one.
-        after: intents that are taken as filled. beside: orders of the same group that go with it.
+        after: intents that are taken as filled. beside: orders of the same group that go with it. known_loss: the most
+        that can be lost with what it is a part of, if that was looked at as a whole.
     """
 
     def __init__(  # noqa: PLR0913 - all that an answer depends on
@@ -50,6 +52,7 @@ class Asked:
         changing: Order | None = None,
         after: Sequence[Intent] = (),
         beside: Sequence[Intent] = (),
+        known_loss: Money | None = None,
     ) -> None:
         self.intent = intent
         self.strategy = strategy
@@ -61,6 +64,7 @@ class Asked:
         self.changing = changing
         self.after = after
         self.beside = beside
+        self.known_loss = known_loss
         self.account = intent.account or (book.account if changing is None else changing.account)
 
     @cached_property

@@ -92,3 +92,10 @@ def fitted(
         words = " or ".join(f"{each:f}" for each in sorted(near))
         raise Refused("off_tick", f"multiples of {known.at(price):f}, such as {words}", f"{name} {price:f}")
     return msgspec.structs.replace(intent, **{name: known.rounded(price, intent.action) for name, price in off.items()})
+
+
+def on_increment(price: Decimal, action: str, known: Increments | None) -> Decimal:
+    """A price at which something can trade, no worse than this one; to the cent if nobody knows its increments."""
+    if known is not None:
+        return known.rounded(price, action)
+    return price.quantize(Decimal("0.01"), ROUND_FLOOR if action == "BUY" else ROUND_CEILING)

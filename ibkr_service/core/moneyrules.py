@@ -11,8 +11,9 @@ from ibkr_service.core.asked import Asked
 from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import Refused
 from ibkr_service.core.instrument import Option
+from ibkr_service.core.limits import Limits
 from ibkr_service.core.orders import ZERO, Intent
-from ibkr_service.core.payoff import UNLIMITED
+from ibkr_service.core.payoff import UNLIMITED, Money
 from ibkr_service.core.pricing import (
     is_option_trade,
     multiplier_of,
@@ -73,16 +74,26 @@ def loss(asked: Asked) -> Refused | None:
     limits, intent = asked.limits, asked.intent
     if (limits.max_loss is None and limits.allow_unlimited_loss) or not is_option_trade(intent.instrument):
         return None
+    if asked.known_loss is not None:
+        return bounded(asked.known_loss, limits, intent)
     each = worst_loss(intent.instrument, intent.action, asked.cash)
-    if each is None or asked.reduces:
+    if each is None or asked.reduces or (each is UNLIMITED and _is_covered(asked)):
         return None
-    if each is UNLIMITED:
-        if limits.allow_unlimited_loss or _is_covered(asked):
+    return bounded(times(each, intent.quantity), limits, intent)
+
+
+def times(loss: Money, quantity: Decimal) -> Money:
+    """A loss so many times; without bound it stays."""
+    return loss * quantity if isinstance(loss, Decimal) else loss
+
+
+def bounded(loss: Money, limits: Limits, what: object) -> Refused | None:
+    """Hold the most that can be lost against its limit."""
+    if loss is UNLIMITED:
+        if limits.allow_unlimited_loss:
             return None
         allowed = "a bounded loss" if limits.max_loss is None else str(limits.max_loss)
-        return Refused("max_loss", f"{allowed} (allow_unlimited_loss is false)", f"an unlimited loss: {intent}")
-    assert isinstance(each, Decimal), "it is not unlimited"
-    loss = each * intent.quantity
+        return Refused("max_loss", f"{allowed} (allow_unlimited_loss is false)", f"an unlimited loss: {what}")
     if limits.max_loss is not None and loss > limits.max_loss:
         return Refused("max_loss", str(limits.max_loss), f"{loss:f}")
     return None

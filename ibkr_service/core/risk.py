@@ -20,6 +20,7 @@ from ibkr_service.core.book import Book
 from ibkr_service.core.errors import Refused
 from ibkr_service.core.limits import Limits
 from ibkr_service.core.orders import Intent, Order
+from ibkr_service.core.payoff import Money
 from ibkr_service.core.pricing import why_unusable
 
 __all__ = ["Limits", "check", "check_change", "check_group", "why_unusable"]
@@ -47,7 +48,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def check(
+def check(  # noqa: PLR0913 - all that an answer depends on
     intent: Intent,
     strategy: str,
     limits: Limits,
@@ -57,15 +58,20 @@ def check(
     mono_s: float,
     hours: HoursOf = no_hours,
     after: Intent | None = None,
+    known_loss: Money | None = None,
 ) -> Refused | None:
     """The first limit that forbids the order, or None.
 
     Args:
         now: wall clock, for rates, windows and hours. mono_s: the event loop's time, for the age of quotes.
         hours: of a contract, as far as they are known. after: an intent that is taken as filled, such as the parent.
+        known_loss: the most that can be lost with what it is a part of, if that was looked at as a whole.
     """
     filled = () if after is None else (after,)
-    return _first(Asked(intent, strategy, limits, book, now=now, mono_s=mono_s, hours=hours, after=filled))
+    asked = Asked(
+        intent, strategy, limits, book, now=now, mono_s=mono_s, hours=hours, after=filled, known_loss=known_loss
+    )
+    return _first(asked)
 
 
 def check_change(
