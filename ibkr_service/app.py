@@ -27,7 +27,7 @@ from ibkr_service.broker.login import SessionConfig
 from ibkr_service.broker.session import Session
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
-from ibkr_service.core.errors import FatalError, GatewayError, ServiceError, Unfit
+from ibkr_service.core.errors import FatalError, GatewayError, JournalError, ServiceError, Unfit
 from ibkr_service.core.limits import Limits, tightened
 from ibkr_service.core.link import Link
 from ibkr_service.core.refs import Refs, run_id
@@ -44,6 +44,7 @@ log = structlog.get_logger("ibkr_service")
 
 EXIT_OK, EXIT_FAILED, EXIT_UNUSABLE = 0, 1, 2
 PUMP_BATCH = 256  # events recorded before the strategies get a turn
+SNAPSHOT_PAUSE_S, SNAPSHOT_RETRY_S = 0.01, 60.0  # between two steps; after the disk said no
 # Whose logged errors may mean lost data; the library's other errors are the broker's messages, which we have as facts.
 TELLING_LOGGERS = ("ib_insync.Decoder", "eventkit", "asyncio")
 ZONES = ("US/Eastern", "MET", "Japan")  # TWS writes execution times with such names
@@ -176,6 +177,7 @@ class App:
         self.stop_reason = "asked to stop"
         self.ready = asyncio.Event()
         self._changed = asyncio.Event()  # some order has a new state
+        self._snapshot_due = asyncio.Event()
         self.journal = Journal(config.journal_path, config.durability, fresh=config.journal_fresh)
         self._observer = observer
         self._desks: list[Desk] = []
@@ -231,6 +233,7 @@ class App:
             self._started()
             await self._serve()
             self.hub.record(ev.ServiceStopped(at=self.clock.now(), reason=self.stop_reason))
+            self._snapshot_at_the_end()
 
     def request_stop(self, reason: str) -> None:
         """Begin an orderly shutdown; `run` returns when it is done."""
@@ -248,8 +251,10 @@ class App:
                 pump = parts.create_task(self._pump(), name="pump")
                 session = parts.create_task(self.session.run(), name="session")
                 strategies = parts.create_task(self.supervisor.run(), name="supervisor")
+                snapshots = parts.create_task(self._take_snapshots(), name="snapshots")
                 await self.stop.wait()
                 await self._shut_down(session, strategies, pump)
+                snapshots.cancel()
         except BaseExceptionGroup as group:
             raise _first_of_ours(group) from group
 
@@ -296,7 +301,32 @@ class App:
             self.hub.record(await self.inbox.get())
             for _ in range(min(PUMP_BATCH, len(self.inbox))):
                 self.hub.record(self.inbox.pop())
+            if self.hub.snapshots.due:
+                self._snapshot_due.set()
             await asyncio.sleep(0)
+
+    async def _take_snapshots(self) -> None:
+        """Write a snapshot of the book each time one is due, a little at a time."""
+        snapshots = self.hub.snapshots
+        while True:
+            await self._snapshot_due.wait()
+            try:
+                if not self.hub.unsaved:  # the book would be ahead of the journal
+                    snapshots.cut()
+                for _ in iter(snapshots.step, False):
+                    await asyncio.sleep(SNAPSHOT_PAUSE_S)
+            except JournalError as exc:
+                log.warning("no snapshot could be written; the next start takes longer", error=str(exc))
+                await asyncio.sleep(SNAPSHOT_RETRY_S)
+            self._snapshot_due.clear()
+
+    def _snapshot_at_the_end(self) -> None:
+        if self.hub.unsaved:
+            return
+        try:
+            self.hub.snapshots.finish()
+        except JournalError as exc:
+            log.warning("no snapshot could be written; the next start takes longer", error=str(exc))
 
     # --- what the parts tell each other ------------------------------------------------------------------------------
 

@@ -22,19 +22,25 @@ from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.link import Link
 from ibkr_service.journal import Journal
 from ibkr_service.mailbox import Mailbox
+from ibkr_service.snapshots import Snapshots
 
 log = structlog.get_logger("ibkr_service.hub")
 
-# Facts about the line of an earlier process; they say nothing about this one.
-OF_THE_LINE = (
-    ev.LinkSignalled,
-    ev.LinkChanged,
-    ev.FarmChanged,
-    ev.Gap,
-    ev.Resumed,
-    ev.SubscriptionFailed,
-    ev.SubscriptionWaiting,
-    ev.BrokerNotice,
+# Facts that a book which is rebuilt does not need: those about the line of an earlier process, and those that only
+# tell what followed from others.
+SAYS_NOTHING_NOW = frozenset(
+    {
+        ev.LinkSignalled,
+        ev.LinkChanged,
+        ev.FarmChanged,
+        ev.Gap,
+        ev.Resumed,
+        ev.SubscriptionFailed,
+        ev.SubscriptionWaiting,
+        ev.BrokerNotice,
+        ev.OrderChanged,
+        ev.ModificationSettled,
+    }
 )
 
 UNSAVED_MAX = 100_000  # facts waiting for the disk: some hours of a busy account; beyond, memory is in danger
@@ -72,6 +78,7 @@ class Hub:
         tick_observer: Callable[[ev.Event], None] | None = None,
     ) -> None:
         self.book = Book()
+        self.snapshots = Snapshots(journal, self.book)
         self.unsaved: deque[ev.Event] = deque()
         self._untold: deque[ev.Event] = deque()  # decisions that only the journal and the book know of yet
         self.recorded = 0
@@ -81,19 +88,21 @@ class Hub:
         self._subscribers: list[Subscriber] = []
 
     def recover(self) -> None:
-        """Rebuild the book from the journal. Facts that a crash kept from following their cause are recorded now.
+        """Rebuild the book from its last snapshot and the facts that came after it, or from all facts.
+
+        Facts that a crash kept from following their cause are recorded now.
 
         Raises:
             JournalError: the journal cannot be read back.
         """
         owed: list[ev.Event] = []
-        for event in self._journal.replay():
+        for event in self._journal.replay(self.snapshots.load()):
             # The journal holds cause, then consequences, in the order in which `record` found them.
             if event in owed:
                 owed.remove(event)
             else:
                 owed.clear()
-            if isinstance(event, OF_THE_LINE):
+            if type(event) in SAYS_NOTHING_NOW:
                 continue
             owed[:0] = [e for e in self.book.apply(event) if type(e) in ev.JOURNALLED]
         for event in owed:

@@ -21,37 +21,10 @@ import msgspec
 
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import JournalError
+from ibkr_service.schema import SCHEMA_VERSION, prepare
 
-SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 0.05  # a write that waits for another program's lock holds the event loop; SQLite's default is 5 s
 Durability = Literal["process", "power"]
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS journal (
-    seq  INTEGER PRIMARY KEY,
-    at   TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    ref  TEXT,
-    body TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS journal_ref ON journal (ref) WHERE ref IS NOT NULL;
-CREATE VIEW IF NOT EXISTS orders AS
-    SELECT s.seq, s.at, s.ref,
-           json_extract(s.body, '$.strategy') AS strategy, json_extract(s.body, '$.key') AS key,
-           json_extract(s.body, '$.account') AS account,
-           json_extract(s.body, '$.intent.action') AS action, json_extract(s.body, '$.intent.quantity') AS quantity,
-           json_extract(s.body, '$.intent.instrument.symbol') AS symbol,
-           json_extract(s.body, '$.intent.order_type') AS order_type,
-           coalesce((SELECT json_extract(c.body, '$.after') FROM journal c
-                     WHERE c.ref = s.ref AND c.kind = 'OrderChanged' ORDER BY c.seq DESC LIMIT 1), 'PENDING') AS state
-    FROM journal s WHERE s.kind = 'OrderSubmitted';
-CREATE VIEW IF NOT EXISTS fills AS
-    SELECT seq, at, ref, json_extract(body, '$.exec_id') AS exec_id, json_extract(body, '$.account') AS account,
-           json_extract(body, '$.instrument.symbol') AS symbol, json_extract(body, '$.action') AS action,
-           json_extract(body, '$.quantity') AS quantity, json_extract(body, '$.price') AS price,
-           json_extract(body, '$.executed_at') AS executed_at
-    FROM journal WHERE kind = 'Fill';
-"""
 
 _encoder = msgspec.json.Encoder(order="sorted")
 _decoder: msgspec.json.Decoder[ev.Event] = msgspec.json.Decoder(ev.Event)
@@ -139,19 +112,82 @@ class Journal:
         # A seam: rehearsals make this raise, as a full disk does.
         self._db.execute("INSERT INTO journal (seq, at, kind, ref, body) VALUES (?, ?, ?, ?, ?)", row)
 
-    def replay(self) -> Iterator[ev.Event]:
-        """All facts, oldest first.
+    @property
+    def seq(self) -> int:
+        """The number of the last fact that was written; 0 in an empty journal."""
+        return self._seq
+
+    def replay(self, after: int = 0) -> Iterator[ev.Event]:
+        """All facts, or those after one, oldest first.
 
         Raises:
             JournalError: a row cannot be read back.
         """
-        for seq, body in self._db.execute("SELECT seq, body FROM journal ORDER BY seq"):
+        for seq, body in self._db.execute("SELECT seq, body FROM journal WHERE seq > ? ORDER BY seq", (after,)):
             try:
                 yield _decoder.decode(body)
             except msgspec.DecodeError as exc:
                 raise JournalError(
                     f"journal {self.path}, row {seq}, cannot be read ({exc}): restore a backup or move it away"
                 ) from exc
+
+    # --- the snapshot (snapshots.py) ---------------------------------------------------------------------------------
+
+    def parts(self, name: str | None = None) -> Iterator[tuple[int, str, int, bytes]]:
+        """What is stored of the book, in the order in which it was stored: number, name, checksum, contents.
+
+        Args:
+            name: only parts of this name.
+
+        Raises:
+            JournalError: it cannot be read.
+        """
+        try:
+            yield from self._db.execute(
+                "SELECT id, part, crc, body FROM snapshot WHERE part = coalesce(?, part) ORDER BY id", (name,)
+            )
+        except sqlite3.Error as exc:
+            raise JournalError(f"the snapshot in {self.path} cannot be read: {exc}") from exc
+
+    def add_part(self, part: str, crc: int, body: bytes) -> None:
+        """Store a part of the book.
+
+        Raises:
+            JournalError: it was not written.
+        """
+        self._change(("INSERT INTO snapshot (part, crc, body) VALUES (?, ?, ?)", (part, crc, body)))
+
+    def replace_part(self, part: str, crc: int, body: bytes) -> None:
+        """Store a part that takes the place of those of this name.
+
+        Raises:
+            JournalError: nothing was written.
+        """
+        self._change(
+            ("DELETE FROM snapshot WHERE part = ?", (part,)),
+            ("INSERT INTO snapshot (part, crc, body) VALUES (?, ?, ?)", (part, crc, body)),
+        )
+
+    def drop_parts(self, above: int = 0) -> None:
+        """Forget what is stored of the book, or what was stored after this number.
+
+        Raises:
+            JournalError: nothing was written.
+        """
+        # Without a condition SQLite empties the table at once.
+        self._change(("DELETE FROM snapshot WHERE id > ?", (above,)) if above else ("DELETE FROM snapshot", ()))
+
+    def _change(self, *steps: tuple[str, tuple[object, ...]]) -> None:
+        """Several statements at once or not at all."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for sql, values in steps:
+                self._db.execute(sql, values)
+            self._db.execute("COMMIT")
+        except sqlite3.Error as exc:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise JournalError(f"journal {self.path} cannot be written: {exc}") from exc
 
     def export(self) -> Iterator[str]:
         """The canonical form: one JSON line per fact, keys sorted. Equal histories give equal lines."""
@@ -207,8 +243,7 @@ def _open(path: Path, durability: Durability) -> sqlite3.Connection:
         _check(db, path)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"PRAGMA synchronous={'FULL' if durability == 'power' else 'NORMAL'}")
-        db.executescript(_SCHEMA)
-        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        prepare(db)
     except BaseException:
         db.close()
         raise

@@ -196,7 +196,8 @@ class Session(Questions):
     def _first_order_id(self) -> int:
         """An order id that no order of ours ever had, whatever the gateway believes."""
         hidden = 0
-        for order in reversed(self._book.orders.values()):
+        for ref in reversed(self._book.orders):
+            order = self._book.orders[ref]
             if order.order_id:
                 break  # ids rise: those of older orders are below
             # A crash between wire and journal kept the id of an order that may have left.

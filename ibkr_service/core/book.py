@@ -12,14 +12,14 @@ Strategies read a book through `desk.book`; only the hub applies.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Literal
+from typing import Any, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
+from msgspec import field
 
 from ibkr_service.core import combofills, modification, refs
 from ibkr_service.core import events as ev
@@ -40,6 +40,7 @@ from ibkr_service.core.orders import (
     OrderState,
     Resolution,
 )
+from ibkr_service.core.shelf import Shelf
 from ibkr_service.core.working import Working
 
 Holding = tuple[str, int]  # (account, conId)
@@ -49,6 +50,21 @@ BROKER_ZONE = ZoneInfo("America/New_York")
 SUBMISSIONS_KEPT = timedelta(seconds=60)
 MOMENT = timedelta(microseconds=1)
 Cause = Literal["opening", "while_away", "unexplained"]
+Status = tuple[str, Decimal, Decimal, str]
+"""What the server last said of an order: status, filled, remaining, why it is held."""
+Terms = tuple[
+    str,
+    Decimal,
+    str,
+    Decimal | None,
+    Decimal | None,
+    Decimal | None,
+    Decimal | None,
+    Decimal | None,
+    str,
+    bool | None,
+]
+"""How the server last showed an order: status, quantity, type, prices, time in force, outside hours."""
 
 
 def exec_key(exec_id: str) -> tuple[str, str]:
@@ -60,46 +76,57 @@ def exec_key(exec_id: str) -> tuple[str, str]:
     return (base, revision) if base else (exec_id, "")
 
 
-class Book:
-    """The folded state. Read anything; change it only through `apply`."""
+class Book(msgspec.Struct, eq=False, weakref=True):
+    """The folded state. Read anything; change it only through `apply`.
 
-    def __init__(self) -> None:
-        self.link = Link.DOWN
-        self.session = 0
-        self.client_id = -1
-        self.accounts: tuple[str, ...] = ()
-        self.account = ""
-        self.orders: dict[str, Order] = {}
-        self.foreign_orders: dict[int, ev.OpenOrderReported] = {}
-        self.fills: dict[str, ev.Fill] = {}  # execution identity -> its latest revision
-        self.commissions: dict[str, ev.CommissionReported] = {}
-        self.positions: dict[Holding, ev.PositionReported] = {}
-        self.ledger: dict[Holding, Decimal] = {}
-        self.instruments: dict[int, AnyInstrument] = {}  # conId -> what it is
-        self.statements = Statements()  # what the accounts are worth, of the present session only
-        self.quotes: dict[AnyInstrument, ev.Tick] = {}
-        self.gaps: dict[AnyInstrument, ev.Gap] = {}
-        self.farms_down: dict[str, datetime] = {}
-        self.order_id_mark = 0
-        self.last_run_id = ""
-        self.working = Working()  # what alive orders could still do, by account and contract
-        self.operator = OperatorState()  # what a person has said about trading
-        self._alive: dict[str, None] = {}  # references of orders that may still fill, oldest first
-        self._done: dict[str, int] = {}  # strategy -> how many of its orders are over
-        self._strategy_positions: dict[tuple[str, Traded], Decimal] = {}
-        self._adopted: dict[tuple[str, str], str] = {}  # (strategy, digest of the key) -> reference not in this journal
-        self._by_key: dict[tuple[str, str], str] = {}
-        self._by_perm_id: dict[int, str] = {}
-        self._fills_of: defaultdict[str, list[str]] = defaultdict(list)
-        self._last_status: dict[str, tuple[object, ...]] = {}
-        # When a strategy, and an account, last sent orders and modifications; of orders with their references.
-        self._submissions: defaultdict[str, deque[Submission]] = defaultdict(deque)
-        self._account_submissions: defaultdict[str, deque[Submission]] = defaultdict(deque)
-        self._opened_accounts: set[str] = set()
-        self._differences: dict[Holding, tuple[Decimal | None, Cause]] = {}  # seen once, and its likely cause
-        self._filled_at: dict[Holding, datetime] = {}
-        self._looked_twice: set[str] = set()  # UNKNOWN orders that a second look could not explain either
-        self._verified_at: datetime | None = None
+    What grows with the years is on shelves; all else is small. `OF_THE_SESSION` names what a new session finds out
+    anew. Every other field is in a snapshot of the book, by its type, without being named anywhere.
+    """
+
+    link: Link = Link.DOWN
+    session: int = 0
+    client_id: int = -1
+    accounts: tuple[str, ...] = ()
+    account: str = ""
+    orders: Shelf[str, Order] = field(default_factory=Shelf)
+    foreign_orders: dict[int, ev.OpenOrderReported] = field(default_factory=dict)
+    fills: Shelf[str, ev.Fill] = field(default_factory=Shelf)  # execution identity -> its latest revision
+    commissions: Shelf[str, ev.CommissionReported] = field(default_factory=Shelf)
+    positions: dict[Holding, ev.PositionReported] = field(default_factory=dict)
+    ledger: dict[Holding, Decimal] = field(default_factory=dict)
+    instruments: dict[int, AnyInstrument] = field(default_factory=dict)  # conId -> what it is
+    statements: Statements = field(default_factory=Statements)  # what the accounts are worth, of the present session
+    quotes: dict[AnyInstrument, ev.Tick] = field(default_factory=dict)
+    gaps: dict[AnyInstrument, ev.Gap] = field(default_factory=dict)
+    farms_down: dict[str, datetime] = field(default_factory=dict)
+    order_id_mark: int = 0
+    last_run_id: str = ""
+    working: Working = field(default_factory=Working)  # what alive orders could still do, by account and contract
+    operator: OperatorState = OperatorState()  # what a person has said about trading
+    _alive: dict[str, None] = field(default_factory=dict)  # references of orders that may still fill, oldest first
+    _done: dict[str, int] = field(default_factory=dict)  # strategy -> how many of its orders are over
+    _strategy_positions: dict[tuple[str, Traded], Decimal] = field(default_factory=dict)
+    # (strategy, digest of the key) -> reference not in this journal
+    _adopted: dict[tuple[str, str], str] = field(default_factory=dict)
+    _by_key: Shelf[tuple[str, str], str] = field(default_factory=Shelf)
+    _by_perm_id: Shelf[int, str] = field(default_factory=Shelf)
+    _fills_of: Shelf[str, tuple[str, ...]] = field(default_factory=Shelf)
+    _last_status: Shelf[str, Status] = field(default_factory=Shelf)
+    _last_terms: Shelf[str, Terms] = field(default_factory=Shelf)
+    # When a strategy, and an account, last sent orders and modifications; of orders with their references.
+    _submissions: dict[str, list[Submission]] = field(default_factory=dict)
+    _account_submissions: dict[str, list[Submission]] = field(default_factory=dict)
+    _opened_accounts: set[str] = field(default_factory=set)
+    # seen once, and its likely cause
+    _differences: dict[Holding, tuple[Decimal | None, Cause]] = field(default_factory=dict)
+    _filled_at: dict[Holding, datetime] = field(default_factory=dict)
+    _looked_twice: set[str] = field(default_factory=set)  # UNKNOWN orders that a second look could not explain either
+    _verified_at: datetime | None = None
+
+    # Found out anew by each session; what an earlier process knew of it says nothing about this one.
+    OF_THE_SESSION: ClassVar[frozenset[str]] = frozenset({"link", "statements", "quotes", "gaps", "farms_down"})
+    # Follows from the orders that are alive; `derive` makes it anew.
+    DERIVED: ClassVar[frozenset[str]] = frozenset({"working"})
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -232,8 +259,10 @@ class Book:
                 if held is None:
                     return event.quantity != 0
                 return (held.quantity, held.average_cost) != (event.quantity, event.average_cost)
-            case ev.OrderStatusReported() | ev.OpenOrderReported():
+            case ev.OrderStatusReported():
                 return self._last_status.get(_status_key(event)) != _status_of(event) or self._moves(event)
+            case ev.OpenOrderReported():
+                return self._last_terms.get(_status_key(event)) != _terms_of(event) or self._moves(event)
             case ev.AccountValueReported() | ev.PortfolioReported() | ev.PnlReported() | ev.PositionPnlReported():
                 return self.statements.is_news(event)
             case ev.FarmChanged():
@@ -257,70 +286,74 @@ class Book:
         signal = STATUS_SIGNALS.get(event.status)
         return signal is not None and order.advanced(signal).state is not order.state
 
-    def apply(self, event: ev.Event) -> list[ev.Event]:  # noqa: C901, PLR0911, PLR0912, PLR0915 - one row per kind of event
+    def apply(self, event: ev.Event) -> list[ev.Event]:
         """Fold one event in; return the facts that follow from it, to be recorded next."""
-        match event:
-            case ev.Tick():
-                self.quotes[event.instrument] = event
-            case ev.Fill():
-                return self._filled(event)
-            case ev.CommissionReported():
-                self.commissions[event.exec_id] = event
-            case ev.PositionReported():
-                self.positions[event.account, event.con_id] = event
-                self.instruments[event.con_id] = event.instrument
-                self.statements.apply(event)
-            case ev.AccountValueReported() | ev.PortfolioReported() | ev.PnlReported() | ev.PositionPnlReported():
-                self.statements.apply(event)
-            case ev.AccountDownloaded():
-                self.statements.apply(event)
-            case ev.LinkSignalled():
-                return self._linked(event)
-            case ev.SessionOpened():
-                self.session, self.client_id = event.session, event.client_id
-                self.accounts, self.account = event.accounts, event.account
-                self.statements = Statements(event.session, event.account)
-            case ev.FarmChanged() if event.up:
-                self.farms_down.pop(event.farm, None)
-            case ev.FarmChanged():
-                self.farms_down[event.farm] = event.at
-            case ev.Gap():
-                self.gaps[event.instrument] = event
-            case ev.Resumed():
-                self.gaps.pop(event.instrument, None)
-            case ev.OrderSubmitted():
-                self._submitted(event)
-            case ev.OrderSent():
-                self.order_id_mark = max(self.order_id_mark, event.order_id)
-                return self._signal(event, event.ref, OrderSignal.SENT, order_id=event.order_id, session=event.session)
-            case ev.OrderNotSent():
-                return self._signal(event, event.ref, OrderSignal.NOT_SENT, event.reason)
-            case ev.OrderStatusReported() | ev.OpenOrderReported():
-                return self._reported(event)
-            case ev.OrderErrored():
-                return self._errored(event)
-            case ev.ModificationRequested():
-                self._modified(event)
-            case ev.ModificationNotSent() if self._is_changing(event.ref):
-                return self._unchanged(event, event.ref, event.reason)
-            case ev.CancelRequested():
-                return self._signal(
-                    event, event.ref, OrderSignal.CANCEL_WANTED, f"cancel by {event.by}", cancel_wanted=True
-                )
-            case ev.OrderResolved():
-                return self._signal(event, event.ref, RESOLUTION_SIGNALS[event.resolution], event.detail)
-            case ev.Snapshot():
-                return self._verified(event)
-            case ev.PositionAdjusted():
-                self.ledger[event.account, event.con_id] = event.after
-                self._differences.pop((event.account, event.con_id), None)
-            case ev.OperatorSaid():
-                self.operator = self.operator.after(event)
-            case ev.ServiceStarted():
-                self.last_run_id = event.run_id
-            case _:
-                pass
-        return []
+        fold = self._FOLDS.get(type(event))
+        return [] if fold is None else fold(self, event) or []
+
+    def _quoted(self, event: ev.Tick) -> None:
+        self.quotes[event.instrument] = event
+
+    def _charged(self, event: ev.CommissionReported) -> None:
+        self.commissions[event.exec_id] = event
+
+    def _held(self, event: ev.PositionReported) -> None:
+        self.positions[event.account, event.con_id] = event
+        self.instruments[event.con_id] = event.instrument
+        self.statements.apply(event)
+
+    def _valued(self, event: ev.AccountFigure | ev.AccountDownloaded) -> None:
+        self.statements.apply(event)
+
+    def _opened(self, event: ev.SessionOpened) -> None:
+        self.session, self.client_id = event.session, event.client_id
+        self.accounts, self.account = event.accounts, event.account
+        self.statements = Statements(event.session, event.account)
+
+    def _farm(self, event: ev.FarmChanged) -> None:
+        if event.up:
+            self.farms_down.pop(event.farm, None)
+        else:
+            self.farms_down[event.farm] = event.at
+
+    def _broke(self, event: ev.Gap) -> None:
+        self.gaps[event.instrument] = event
+
+    def _resumed(self, event: ev.Resumed) -> None:
+        self.gaps.pop(event.instrument, None)
+
+    def _sent(self, event: ev.OrderSent) -> list[ev.Event]:
+        self.order_id_mark = max(self.order_id_mark, event.order_id)
+        return self._signal(event, event.ref, OrderSignal.SENT, order_id=event.order_id, session=event.session)
+
+    def _not_sent(self, event: ev.OrderNotSent) -> list[ev.Event]:
+        return self._signal(event, event.ref, OrderSignal.NOT_SENT, event.reason)
+
+    def _change_not_sent(self, event: ev.ModificationNotSent) -> list[ev.Event]:
+        return self._unchanged(event, event.ref, event.reason) if self._is_changing(event.ref) else []
+
+    def _unwanted(self, event: ev.CancelRequested) -> list[ev.Event]:
+        reason = f"cancel by {event.by}"
+        return self._signal(event, event.ref, OrderSignal.CANCEL_WANTED, reason, cancel_wanted=True)
+
+    def _resolved(self, event: ev.OrderResolved) -> list[ev.Event]:
+        return self._signal(event, event.ref, RESOLUTION_SIGNALS[event.resolution], event.detail)
+
+    def _adjusted(self, event: ev.PositionAdjusted) -> None:
+        self.ledger[event.account, event.con_id] = event.after
+        self._differences.pop((event.account, event.con_id), None)
+
+    def _told(self, event: ev.OperatorSaid) -> None:
+        self.operator = self.operator.after(event)
+
+    def derive(self) -> None:
+        """Make anew what follows from the orders, after they were filled in from a snapshot."""
+        self.working = Working()
+        for order in self.alive_orders():
+            self.working.changed(None, order)
+
+    def _started(self, event: ev.ServiceStarted) -> None:
+        self.last_run_id = event.run_id
 
     def _linked(self, event: ev.LinkSignalled) -> list[ev.Event]:
         before, self.link = self.link, links.advance(self.link, event.signal)
@@ -352,10 +385,13 @@ class Book:
         self.orders[order.ref] = order
 
     def _count(self, order: Order, at: datetime, ref: str = "") -> None:
-        for times in (self._submissions[order.strategy], self._account_submissions[order.account]):
+        for times in (
+            self._submissions.setdefault(order.strategy, []),
+            self._account_submissions.setdefault(order.account, []),
+        ):
             times.append((at, ref))
             while at - times[0][0] > SUBMISSIONS_KEPT:
-                times.popleft()
+                del times[0]
 
     def _modified(self, event: ev.ModificationRequested) -> None:
         order = self.orders.get(event.ref)
@@ -420,7 +456,10 @@ class Book:
                 self._alive[after.ref] = None
 
     def _reported(self, event: ev.OrderStatusReported | ev.OpenOrderReported) -> list[ev.Event]:
-        self._last_status[_status_key(event)] = _status_of(event)
+        if isinstance(event, ev.OrderStatusReported):
+            self._last_status[_status_key(event)] = _status_of(event)
+        else:
+            self._last_terms[_status_key(event)] = _terms_of(event)
         ref = event.ref or self._by_perm_id.get(event.perm_id, "")
         if isinstance(event, ev.OpenOrderReported):
             self._adopt(event)
@@ -511,7 +550,7 @@ class Book:
             self._spend(fill)
             return []
         if corrected is None:
-            self._fills_of[ref].append(identity)
+            self._fills_of[ref] = (*self._fills_of.get(ref, ()), identity)
         if isinstance(order.intent.instrument, Spread) and not isinstance(fill.instrument, Bag):
             key = (order.strategy, fill.instrument)
             self._strategy_positions[key] = self._strategy_positions.get(key, ZERO) + moved
@@ -594,8 +633,40 @@ class Book:
         assert self._verified_at is not None, "an account is opened by a first look"
         return "while_away" if _broker_day(self._verified_at) != _broker_day(look.at) else "unexplained"
 
+    # What each kind of event does to a book; one that is not here does nothing. A `match` would try row after row.
+    _FOLDS: ClassVar[Mapping[type, Callable[[Any, Any], list[ev.Event] | None]]] = {
+        ev.Tick: _quoted,
+        ev.Fill: _filled,
+        ev.CommissionReported: _charged,
+        ev.PositionReported: _held,
+        ev.AccountValueReported: _valued,
+        ev.PortfolioReported: _valued,
+        ev.PnlReported: _valued,
+        ev.PositionPnlReported: _valued,
+        ev.AccountDownloaded: _valued,
+        ev.LinkSignalled: _linked,
+        ev.SessionOpened: _opened,
+        ev.FarmChanged: _farm,
+        ev.Gap: _broke,
+        ev.Resumed: _resumed,
+        ev.OrderSubmitted: _submitted,
+        ev.OrderSent: _sent,
+        ev.OrderNotSent: _not_sent,
+        ev.OrderStatusReported: _reported,
+        ev.OpenOrderReported: _reported,
+        ev.OrderErrored: _errored,
+        ev.ModificationRequested: _modified,
+        ev.ModificationNotSent: _change_not_sent,
+        ev.CancelRequested: _unwanted,
+        ev.OrderResolved: _resolved,
+        ev.Snapshot: _verified,
+        ev.PositionAdjusted: _adjusted,
+        ev.OperatorSaid: _told,
+        ev.ServiceStarted: _started,
+    }
 
-def _count_since(times: deque[Submission] | None, since: datetime) -> int:
+
+def _count_since(times: Sequence[Submission] | None, since: datetime) -> int:
     """How many are newer. Those that are not lie at the left, and nearly all of them are gone already."""
     if not times:
         return 0
@@ -638,12 +709,14 @@ def _totals(order: Order, fills: list[ev.Fill]) -> tuple[Decimal, Decimal]:
 
 
 def _status_key(event: ev.OrderStatusReported | ev.OpenOrderReported) -> str:
-    return f"{type(event).__name__}:{event.perm_id or event.ref or (event.client_id, event.order_id)}"
+    return str(event.perm_id or event.ref or (event.client_id, event.order_id))
 
 
-def _status_of(event: ev.OrderStatusReported | ev.OpenOrderReported) -> tuple[object, ...]:
-    if isinstance(event, ev.OrderStatusReported):
-        return (event.status, event.filled, event.remaining, event.why_held)
+def _status_of(event: ev.OrderStatusReported) -> Status:
+    return (event.status, event.filled, event.remaining, event.why_held)
+
+
+def _terms_of(event: ev.OpenOrderReported) -> Terms:
     return (
         event.status,
         event.quantity,

@@ -19,7 +19,7 @@ from ibkr_service import journal
 from ibkr_service.core import events as ev
 from ibkr_service.core.book import Book
 from ibkr_service.core.orders import Order, OrderState
-from ibkr_service.hub import OF_THE_LINE
+from ibkr_service.hub import SAYS_NOTHING_NOW
 from tests.crash import plan
 
 Broker = dict[str, Any]
@@ -62,7 +62,7 @@ def read(path: Path) -> Facts:
                     facts.adjusted.append(event)
                 case _:
                     pass
-            if not isinstance(event, OF_THE_LINE):
+            if type(event) not in SAYS_NOTHING_NOW:
                 facts.book.apply(event)
     return facts
 

@@ -1,0 +1,195 @@
+"""The journal's tables and views: one place that says what is in the file, and how an older file becomes one of today.
+
+`journal` holds the facts, `snapshot` the book as it was at one of them, which only saves time. The views are for people
+(`docs/journal.md`); each reads the facts a few times from end to end, so that no index has to be kept while orders are
+written. Quantities and prices are text, as exact as they came; sums and averages are SQLite's floating point.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+SCHEMA_VERSION = 2
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS journal (
+    seq  INTEGER PRIMARY KEY,
+    at   TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    ref  TEXT,
+    body TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS snapshot (
+    id   INTEGER PRIMARY KEY,
+    part TEXT NOT NULL,
+    crc  INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+"""
+
+_TERMINAL = "('FILLED', 'CANCELLED', 'REJECTED', 'ABSENT')"  # core/orders.py; a test compares
+
+
+def _words(instrument: str) -> str:
+    """An instrument as people write it (`core/instrument.py`, `__str__`).
+
+    Args:
+        instrument: SQL of its path in a fact, with what comes before the field's name: `body, '$.instrument`.
+    """
+
+    def of(name: str) -> str:
+        return f"json_extract({instrument}.{name}')"
+
+    option = f"{of('symbol')}, {of('expiry')}, {of('strike')}, {of('right')}"
+    return f"""CASE {of("kind")}
+        WHEN 'Stock' THEN {of("symbol")} || iif({of("currency")} = 'USD', '', '.' || {of("currency")})
+        WHEN 'Forex' THEN {of("symbol")} || '.' || {of("currency")}
+        WHEN 'Option' THEN printf('%s %s %g %s', {option})
+        WHEN 'FutureOption' THEN printf('%s %s %g %s (future option)', {option})
+        WHEN 'Future' THEN {of("symbol")} || ' ' || {of("expiry")}
+        WHEN 'Bag' THEN printf('%s combo of %d legs', {of("symbol")}, json_array_length({instrument}.legs'))
+        WHEN 'Other' THEN iif({of("local_symbol")} <> '', {of("local_symbol")},
+            {of("symbol")} || ' (' || {of("sec_type")} || ')')
+        ELSE {of("symbol")} END"""
+
+
+# What is common to the revisions of an execution: the id without what follows its last full stop (core/book.py).
+_IDENTITY = "coalesce(nullif(nullif(rtrim(exec_id, replace(exec_id, '.', '')), ''), '.'), exec_id)"
+
+# Common to the views: the newest revision of each execution, the newest report of what each cost. Each fact is taken
+# apart once, which MATERIALIZED makes sure of: that is most of the time.
+_EXECUTIONS = f"""
+    reported AS MATERIALIZED (
+        SELECT seq, at, ref, body, json_extract(body, '$.exec_id') AS exec_id,
+               json_extract(body, '$.instrument.kind') AS kind, json_extract(body, '$.quantity') AS quantity,
+               json_extract(body, '$.price') AS price
+        FROM journal WHERE kind = 'Fill'
+    ),
+    executions AS MATERIALIZED (
+        SELECT max(seq) AS seq, at, ref, body, exec_id, kind, quantity, price, {_IDENTITY} AS identity,
+               count(*) - 1 AS corrections
+        FROM reported GROUP BY identity
+    ),
+    charged AS MATERIALIZED (
+        SELECT seq, json_extract(body, '$.exec_id') AS exec_id, json_extract(body, '$.commission') AS commission,
+               json_extract(body, '$.currency') AS currency, json_extract(body, '$.realized_pnl') AS realized_pnl
+        FROM journal WHERE kind = 'CommissionReported'
+    ),
+    costs AS MATERIALIZED (
+        SELECT max(seq), {_IDENTITY} AS identity, commission, currency, realized_pnl FROM charged GROUP BY identity
+    )"""
+
+_ORDERS = f"""WITH{_EXECUTIONS},
+    changed AS MATERIALIZED (
+        SELECT max(seq), at, ref, json_extract(body, '$.after') AS state, json_extract(body, '$.filled') AS filled,
+               json_extract(body, '$.why') AS why
+        FROM journal WHERE kind = 'OrderChanged' GROUP BY ref
+    ),
+    modified AS MATERIALIZED (
+        SELECT max(seq), ref, body FROM journal
+        WHERE kind = 'ModificationSettled' AND json_extract(body, '$.outcome') <> 'refused' GROUP BY ref
+    ),
+    done AS MATERIALIZED (
+        SELECT e.ref, total(iif(e.kind = 'Bag', e.quantity, 0)) AS combos,
+               total(iif(e.kind = 'Bag', e.quantity * e.price, 0)) AS combos_cost,
+               total(e.quantity) AS units, total(e.quantity * e.price) AS units_cost,
+               sum(c.commission) AS commission, max(c.currency) AS currency
+        FROM executions e LEFT JOIN costs c USING (identity) WHERE e.ref <> '' GROUP BY e.ref
+    ),
+    joined AS (
+        SELECT s.seq, s.at, s.ref, s.body, coalesce(m.body, s.body) AS terms, c.at AS changed_at, c.state, c.filled,
+               c.why, d.combos, d.combos_cost, d.units, d.units_cost, d.commission, d.currency
+        FROM journal s LEFT JOIN changed c USING (ref) LEFT JOIN modified m USING (ref) LEFT JOIN done d USING (ref)
+        WHERE s.kind = 'OrderSubmitted'
+    )
+    SELECT seq, ref, json_extract(body, '$.key') AS key, json_extract(body, '$.strategy') AS strategy,
+           json_extract(body, '$.account') AS account,
+           {_words("terms, '$.intent.instrument")} AS instrument,
+           json_extract(terms, '$.intent.instrument.symbol') AS symbol,
+           json_extract(terms, '$.intent.action') AS action, json_extract(terms, '$.intent.quantity') AS quantity,
+           json_extract(terms, '$.intent.order_type') AS order_type,
+           json_extract(terms, '$.intent.limit_price') AS limit_price,
+           json_extract(terms, '$.intent.stop_price') AS stop_price, json_extract(terms, '$.intent.tif') AS tif,
+           coalesce(state, 'PENDING') AS state, coalesce(filled, '0') AS filled,
+           CASE WHEN json_extract(terms, '$.intent.instrument.kind') = 'Bag'
+                THEN round(combos_cost / nullif(combos, 0), 8)
+                ELSE round(units_cost / nullif(units, 0), 8) END AS average_price,
+           round(commission, 8) AS commission, currency AS commission_currency,
+           at AS submitted_at, iif(state IN {_TERMINAL}, changed_at, NULL) AS finished_at, coalesce(why, '') AS reason
+    FROM joined ORDER BY seq"""
+
+_FILLS = f"""WITH{_EXECUTIONS},
+    submitted AS MATERIALIZED (
+        SELECT ref, json_extract(body, '$.strategy') AS strategy,
+               json_extract(body, '$.intent.instrument.kind') AS kind
+        FROM journal WHERE kind = 'OrderSubmitted'
+    )
+    SELECT e.seq, json_extract(e.body, '$.executed_at') AS executed_at, e.at AS learned_at, e.exec_id, e.ref,
+           s.strategy,
+           json_extract(e.body, '$.account') AS account, {_words("e.body, '$.instrument")} AS instrument,
+           json_extract(e.body, '$.instrument.symbol') AS symbol, json_extract(e.body, '$.action') AS action,
+           e.quantity, e.price, c.commission, c.currency AS commission_currency, c.realized_pnl,
+           CASE WHEN e.kind = 'Bag' THEN 'combo' WHEN s.kind = 'Bag' THEN 'leg' END AS part, e.corrections,
+           json_extract(e.body, '$.recovered') AS recovered
+    FROM executions e LEFT JOIN costs c USING (identity) LEFT JOIN submitted s ON s.ref = e.ref AND e.ref <> ''
+    ORDER BY e.seq"""
+
+# An outage begins where the link leaves READY and ends where it is READY again, in this process or the next one.
+# A process that was killed did not say so: its outage begins with the next start.
+_INCIDENTS = """WITH
+    line AS (
+        SELECT seq, at, kind, body, json_extract(body, '$.before') AS before, json_extract(body, '$.after') AS after
+        FROM journal WHERE kind IN ('LinkChanged', 'ServiceStarted', 'ServiceStopped')
+    ),
+    moved AS (
+        SELECT *, lag(CASE WHEN kind = 'LinkChanged' THEN after = 'READY' ELSE kind = 'ServiceStopped' END)
+                  OVER (ORDER BY seq) AS was,
+               lag(kind) OVER (ORDER BY seq) AS kind_before,
+               min(CASE WHEN after = 'READY' THEN seq END)
+                   OVER (ORDER BY seq ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS ready_seq
+        FROM line
+    ),
+    began AS (
+        SELECT seq, at, coalesce(ready_seq, 9223372036854775807) AS until, ready_seq,
+               CASE kind WHEN 'LinkChanged' THEN json_extract(body, '$.why')
+                         ELSE 'the service ended without a word' END AS why
+        FROM moved
+        WHERE (kind = 'LinkChanged' AND before = 'READY')
+           OR (kind = 'ServiceStarted' AND was = 1 AND kind_before = 'LinkChanged')
+    )
+    SELECT b.seq, b.at AS began_at, b.why, r.at AS ready_at,
+           round((julianday(r.at) - julianday(b.at)) * 86400, 3) AS seconds,
+           (SELECT count(DISTINCT json_extract(body, '$.instrument')) FROM journal j
+            WHERE j.seq BETWEEN b.seq AND b.until AND j.kind = 'Gap') AS streams_with_gap,
+           (SELECT count(DISTINCT j.ref) FROM journal j WHERE j.seq BETWEEN b.seq AND b.until
+            AND j.kind = 'OrderChanged' AND json_extract(j.body, '$.after') = 'UNKNOWN') AS orders_unknown,
+           (SELECT count(*) FROM journal j WHERE j.seq BETWEEN b.seq AND b.until
+            AND j.kind = 'Fill' AND json_extract(j.body, '$.recovered')) AS fills_recovered
+    FROM began b LEFT JOIN journal r ON r.seq = b.ready_seq ORDER BY b.seq"""
+
+VIEWS = {"orders": _ORDERS, "fills": _FILLS, "incidents": _INCIDENTS}
+
+
+def prepare(db: sqlite3.Connection) -> None:
+    """Make an empty file, or one of an earlier version, into one of today: at once or not at all.
+
+    Raises:
+        sqlite3.Error: it cannot be written.
+    """
+    if db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+        return
+    views = "".join(f"DROP VIEW IF EXISTS {name};\nCREATE VIEW {name} AS {sql};\n" for name, sql in VIEWS.items())
+    # The index of schema 1 cost every write something, and no view needs it.
+    script = f"{TABLES} DROP INDEX IF EXISTS journal_ref; {views} PRAGMA user_version={SCHEMA_VERSION};"
+    try:
+        db.executescript(f"BEGIN IMMEDIATE; {script} COMMIT;")
+    except BaseException:
+        if db.in_transaction:
+            db.rollback()
+        raise
+
+
+def with_views(db: sqlite3.Connection) -> None:
+    """Give a connection that only reads today's views, whatever the version of the file."""
+    for name, sql in VIEWS.items():
+        db.execute(f"CREATE TEMP VIEW {name} AS {sql}")
