@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from ibkr_service.core.orders import TERMINAL
+
 SCHEMA_VERSION = 2
 
 TABLES = """
@@ -27,7 +29,7 @@ CREATE TABLE IF NOT EXISTS snapshot (
 );
 """
 
-_TERMINAL = "('FILLED', 'CANCELLED', 'REJECTED', 'ABSENT')"  # core/orders.py; a test compares
+_TERMINAL = "(" + ", ".join(f"'{name}'" for name in sorted(state.name for state in TERMINAL)) + ")"
 
 
 def _words(instrument: str) -> str:
@@ -124,8 +126,8 @@ _FILLS = f"""WITH{_EXECUTIONS},
                json_extract(body, '$.intent.instrument.kind') AS kind
         FROM journal WHERE kind = 'OrderSubmitted'
     )
-    SELECT e.seq, json_extract(e.body, '$.executed_at') AS executed_at, e.at AS learned_at, e.exec_id, e.ref,
-           s.strategy,
+    SELECT e.seq, replace(json_extract(e.body, '$.executed_at'), 'Z', '+00:00') AS executed_at,
+           e.at AS learned_at, e.exec_id, e.ref, s.strategy,
            json_extract(e.body, '$.account') AS account, {_words("e.body, '$.instrument")} AS instrument,
            json_extract(e.body, '$.instrument.symbol') AS symbol, json_extract(e.body, '$.action') AS action,
            e.quantity, e.price, c.commission, c.currency AS commission_currency, c.realized_pnl,
@@ -135,7 +137,7 @@ _FILLS = f"""WITH{_EXECUTIONS},
     ORDER BY e.seq"""
 
 # An outage begins where the link leaves READY and ends where it is READY again, in this process or the next one.
-# A process that was killed did not say so: its outage begins with the next start.
+# A process that was killed did not say so: its outage begins with the next start. Streams break off just before.
 _INCIDENTS = """WITH
     line AS (
         SELECT seq, at, kind, body, json_extract(body, '$.before') AS before, json_extract(body, '$.after') AS after
@@ -144,13 +146,13 @@ _INCIDENTS = """WITH
     moved AS (
         SELECT *, lag(CASE WHEN kind = 'LinkChanged' THEN after = 'READY' ELSE kind = 'ServiceStopped' END)
                   OVER (ORDER BY seq) AS was,
-               lag(kind) OVER (ORDER BY seq) AS kind_before,
+               lag(kind) OVER (ORDER BY seq) AS kind_before, lag(seq) OVER (ORDER BY seq) AS seq_before,
                min(CASE WHEN after = 'READY' THEN seq END)
                    OVER (ORDER BY seq ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS ready_seq
         FROM line
     ),
     began AS (
-        SELECT seq, at, coalesce(ready_seq, 9223372036854775807) AS until, ready_seq,
+        SELECT seq, at, seq_before, coalesce(ready_seq, 9223372036854775807) AS until, ready_seq,
                CASE kind WHEN 'LinkChanged' THEN json_extract(body, '$.why')
                          ELSE 'the service ended without a word' END AS why
         FROM moved
@@ -160,7 +162,8 @@ _INCIDENTS = """WITH
     SELECT b.seq, b.at AS began_at, b.why, r.at AS ready_at,
            round((julianday(r.at) - julianday(b.at)) * 86400, 3) AS seconds,
            (SELECT count(DISTINCT json_extract(body, '$.instrument')) FROM journal j
-            WHERE j.seq BETWEEN b.seq AND b.until AND j.kind = 'Gap') AS streams_with_gap,
+            WHERE j.seq BETWEEN b.seq_before AND b.until AND j.kind = 'Gap'
+            AND julianday(j.at) >= julianday(b.at) - 1 / 86400.0) AS streams_with_gap,
            (SELECT count(DISTINCT j.ref) FROM journal j WHERE j.seq BETWEEN b.seq AND b.until
             AND j.kind = 'OrderChanged' AND json_extract(j.body, '$.after') = 'UNKNOWN') AS orders_unknown,
            (SELECT count(*) FROM journal j WHERE j.seq BETWEEN b.seq AND b.until

@@ -395,7 +395,7 @@ def test_a_part_that_the_disk_refuses_is_written_later(life, monkeypatch):
         if not life.hub.snapshots.step():
             break
         life.act("submit", 0, 5)
-    assert len(refused) > 3
+    assert len(refused) >= 2, "a part and the head"
     before = folded(life.hub.book)
     assert recovered(life)[0] == before
     assert life.hub.snapshots.seq > 5

@@ -1,0 +1,301 @@
+"""A file of an earlier version becomes one of today, and the views say what people ask for.
+
+Method: `tests/data/journal-schema-1.sql` is the text of a journal that version 1 has written: an order filled in two
+parts of which one was corrected, one cancelled, one rejected, one modified and filled during an outage, one that works.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal as D
+from pathlib import Path
+
+import pytest
+
+from ibkr_service.core import events as ev
+from ibkr_service.core.instrument import Bag, Forex, Future, FutureOption, Index, Option, Other, Stock
+from ibkr_service.core.link import Signal
+from ibkr_service.core.orders import Intent, OrderState
+from ibkr_service.hub import Hub
+from ibkr_service.journal import Journal, export, open_readonly
+from ibkr_service.schema import SCHEMA_VERSION, VIEWS, with_views
+
+OLD = Path(__file__).parent / "data" / "journal-schema-1.sql"
+AT = datetime(2026, 11, 23, 15, tzinfo=UTC)
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A file of version 1."""
+    path = tmp_path / "journal.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(OLD.read_text())
+    return path
+
+
+@pytest.fixture
+def journal(tmp_path):
+    """A new, empty journal."""
+    journal = Journal(tmp_path / "new.sqlite")
+    yield journal
+    journal.close()
+
+
+def rows(database, view):
+    """The rows of a view, by column."""
+    found = database.execute(f"SELECT * FROM {view}")
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def version_of(path):
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute("PRAGMA user_version").fetchone()[0]
+
+
+# --- migration -------------------------------------------------------------------------------------------------------
+
+
+def test_an_old_file_becomes_one_of_today_when_it_is_opened(old):
+    """Every fact is where it was; the book is what the facts say."""
+    with closing(open_readonly(old)) as database:
+        facts = list(export(database))
+    journal = Journal(old)
+    hub = Hub(journal)
+    hub.recover()
+    assert version_of(old) == SCHEMA_VERSION == 2
+    assert list(journal.export()) == facts
+    assert len(facts) == 76
+    states = [(order.key, order.state) for order in hub.book.orders.values()]
+    assert states == [
+        ("aapl-1", OrderState.FILLED),
+        ("eur-1", OrderState.CANCELLED),
+        ("put-1", OrderState.REJECTED),
+        ("aapl-2", OrderState.FILLED),
+        ("eur-2", OrderState.WORKING),
+    ]
+    journal.close()
+
+
+def test_a_migration_happens_at_once_or_not_at_all(old, monkeypatch):
+    """One that fails half way leaves the old file, which the next start takes up again."""
+    before = "\n".join(sqlite3.connect(old).iterdump())
+    with monkeypatch.context() as broken:
+        broken.setitem(VIEWS, "incidents", "SELECT nonsense FROM")
+        with pytest.raises(Exception, match="syntax error"):
+            Journal(old)
+    assert "\n".join(sqlite3.connect(old).iterdump()) == before
+    assert version_of(old) == 1
+    Journal(old).close()
+    assert version_of(old) == 2
+
+
+def test_a_file_of_today_is_left_alone(old):
+    """The second opening writes nothing."""
+    Journal(old).close()
+    before = old.read_bytes()
+    Journal(old).close()
+    assert old.read_bytes() == before
+
+
+def test_an_old_file_that_is_only_looked_at_has_the_views_too(old):
+    """And stays what it was."""
+    before = old.read_bytes()
+    with closing(open_readonly(old)) as database:
+        with_views(database)
+        assert len(rows(database, "orders")) == 5
+        assert len(rows(database, "incidents")) == 1
+    assert old.read_bytes() == before
+
+
+# --- views -----------------------------------------------------------------------------------------------------------
+
+
+def test_orders_say_what_became_of_them(old):
+    """Terms as they hold, what was executed and charged, how it ended."""
+    journal = Journal(old)
+    first, cancelled, rejected, modified, working = rows(journal._db, "orders")
+    assert first == {
+        "seq": 8,
+        "ref": "ibs.tk1-7.1.trend.e43a2bb3",
+        "key": "aapl-1",
+        "strategy": "trend",
+        "account": "DU1234567",
+        "instrument": "AAPL",
+        "symbol": "AAPL",
+        "action": "BUY",
+        "quantity": "100",
+        "order_type": "LMT",
+        "limit_price": "231.50",
+        "stop_price": None,
+        "tif": "DAY",
+        "state": "FILLED",
+        "filled": "100",
+        "average_price": 231.486,  # 40 at 231.48, 60 at the corrected 231.49
+        "commission": 1.0,
+        "commission_currency": "USD",
+        "submitted_at": "2026-11-20T14:30:05+00:00",
+        "finished_at": "2026-11-20T14:30:07.051000+00:00",
+        "reason": "",
+    }
+    assert (cancelled["state"], cancelled["reason"], cancelled["average_price"]) == (
+        "CANCELLED",
+        "cancel by trend",
+        None,
+    )
+    assert (rejected["state"], rejected["instrument"]) == ("REJECTED", "AAPL 20261218 230 P")
+    assert "no margin (code 201)" in rejected["reason"]
+    assert (modified["limit_price"], modified["state"], modified["average_price"]) == ("232.50", "FILLED", 232.55)
+    assert (working["state"], working["finished_at"], working["tif"]) == ("WORKING", None, "GTC")
+    journal.close()
+
+
+def test_fills_are_the_latest_revisions(old):
+    """Once each, with what they cost."""
+    journal = Journal(old)
+    first, corrected, recovered = rows(journal._db, "fills")
+    assert (first["price"], first["corrections"], first["commission"]) == ("231.48", 0, "0.40")
+    assert (corrected["exec_id"], corrected["price"], corrected["corrections"]) == (
+        "0000e0d5.6560a1b3.01.02",
+        "231.49",
+        1,
+    )
+    assert (recovered["recovered"], recovered["realized_pnl"], recovered["strategy"]) == (1, "104.40", "trend")
+    assert recovered["executed_at"] == "2026-11-20T14:42:05.504000+00:00"
+    assert recovered["learned_at"] == "2026-11-20T14:42:35.504000+00:00"
+    journal.close()
+
+
+def test_incidents_say_how_long_and_what_it_cost(old):
+    """One row for an outage: since when, why, until when, and what happened meanwhile."""
+    journal = Journal(old)
+    assert rows(journal._db, "incidents") == [
+        {
+            "seq": 59,
+            "began_at": "2026-11-20T14:41:54.504000+00:00",
+            "why": "the gateway closed the connection",
+            "ready_at": "2026-11-20T14:42:36.004000+00:00",
+            "seconds": 41.5,
+            "streams_with_gap": 2,
+            "orders_unknown": 0,
+            "fills_recovered": 1,
+        }
+    ]
+    journal.close()
+
+
+def link(hub, signal, seconds):
+    hub.record(ev.LinkSignalled(at=AT + timedelta(seconds=seconds), session=1, signal=signal, why=signal.name))
+
+
+def started(hub, run_id, seconds):
+    at = AT + timedelta(seconds=seconds)
+    hub.record(ev.ServiceStarted(at=at, run_id=run_id, mode="paper", version="0"))
+
+
+def test_an_outage_that_goes_on_has_no_end(journal):
+    """Neither has the one after which the process was killed; a start is no outage by itself."""
+    hub = Hub(journal)
+    started(hub, "1", 0)
+    link(hub, Signal.SOCKET_UP, 1)
+    link(hub, Signal.SYNCED, 2)
+    assert rows(journal._db, "incidents") == []
+    link(hub, Signal.UPSTREAM_LOST, 60)
+    (incident,) = rows(journal._db, "incidents")
+    assert (incident["why"], incident["ready_at"], incident["seconds"]) == ("UPSTREAM_LOST", None, None)
+    again = Hub(journal)  # killed, and started again
+    again.recover()
+    started(again, "2", 100)
+    link(again, Signal.SOCKET_UP, 101)
+    link(again, Signal.SYNCED, 102)
+    (incident,) = rows(journal._db, "incidents")
+    assert incident["seconds"] == 42
+
+
+def test_a_killed_service_is_an_incident(journal):
+    """It did not say so; the next start does."""
+    for run, begin in (("1", 0), ("2", 50)):
+        hub = Hub(journal)
+        hub.recover()
+        started(hub, run, begin)
+        link(hub, Signal.SOCKET_UP, begin + 1)
+        link(hub, Signal.SYNCED, begin + 2)
+    (incident,) = rows(journal._db, "incidents")
+    assert (incident["why"], incident["seconds"]) == ("the service ended without a word", 2)
+
+
+@pytest.mark.parametrize(
+    "instrument",
+    [
+        Stock("AAPL"),
+        Stock("VOD", "GBP", primary_exchange="LSE"),
+        Forex("EUR", "USD"),
+        Option("SPX", "20261218", 5000.5, "P", trading_class="SPXW"),
+        Option("AAPL", "20261218", 230, "C"),
+        FutureOption("ES", "20261218", 6000.0, "C"),
+        Future("ES", "202612", "CME"),
+        Index("SPX", "CBOE"),
+        Bag("AAPL", "USD", ((1, 1, "BUY"), (2, 2, "SELL"))),
+        Other("BOND", "T", "USD", 99, "T 4 5/8"),
+        Other("FUND", "X", "USD", 98),
+    ],
+    ids=str,
+)
+def test_instruments_read_as_everywhere_else(journal, instrument):
+    """In the view as in the log, in tables and on the command line."""
+    journal.append(fill("0001.01.01", instrument))
+    (found,) = rows(journal._db, "fills")
+    assert found["instrument"] == str(instrument)
+
+
+def fill(exec_id, instrument, *, ref="r1", quantity="1", price="1"):
+    return ev.Fill(
+        at=AT,
+        exec_id=exec_id,
+        ref=ref,
+        account="DU1234567",
+        con_id=1,
+        instrument=instrument,
+        action="BUY",
+        quantity=D(quantity),
+        price=D(price),
+        executed_at=AT,
+        perm_id=7,
+        order_id=2,
+        client_id=1,
+    )
+
+
+def test_an_execution_without_a_revision_is_one_too(journal):
+    """The id alone is its identity, as in the book."""
+    for exec_id in ("plain", ".5", "other"):
+        journal.append(fill(exec_id, Stock("AAPL")))
+    assert [found["exec_id"] for found in rows(journal._db, "fills")] == ["plain", ".5", "other"]
+
+
+def test_fills_of_strangers_are_shown_without_strategy(journal):
+    """An empty reference belongs to nobody, however many orders there are."""
+    journal.append(fill("0001.01.01", Stock("AAPL"), ref=""))
+    (found,) = rows(journal._db, "fills")
+    assert (found["ref"], found["strategy"], found["part"]) == ("", None, None)
+
+
+def test_the_price_of_a_combination_is_that_of_the_whole(journal):
+    """Its legs are executions as well, but not of the order's quantity."""
+    combo = Bag("AAPL", "USD", ((1, 1, "BUY"), (2, 1, "SELL")))
+    intent = Intent(instrument=Stock("AAPL"), action="BUY", quantity=D(2), order_type="LMT", limit_price=D("1.25"))
+    order = ev.OrderSubmitted(at=AT, ref="r1", key="k", strategy="s", account="DU1234567", intent=intent)
+    journal.append(order)
+    # As the journal will hold it when combinations can be ordered.
+    journal._db.execute(
+        "UPDATE journal SET body = json_set(body, '$.intent.instrument', json(?))",
+        ('{"kind":"Bag","symbol":"AAPL","currency":"USD","legs":[[1,1,"BUY"],[2,1,"SELL"]],"exchange":"SMART"}',),
+    )
+    journal.append(fill("0001.01.01", combo, quantity="2", price="1.20"))
+    journal.append(fill("0001.02.01", Option("AAPL", "20261218", 230, "C"), quantity="2", price="5.20"))
+    journal.append(fill("0001.03.01", Option("AAPL", "20261218", 240, "C"), quantity="2", price="4.00"))
+    (found,) = rows(journal._db, "orders")
+    assert (found["average_price"], found["instrument"]) == (1.2, "AAPL combo of 2 legs")
+    assert [part["part"] for part in rows(journal._db, "fills")] == ["combo", "leg", "leg"]
