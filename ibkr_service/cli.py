@@ -1,4 +1,4 @@
-"""The command line: `run`, `check`, `simulate`, `journal`, and the commands of `cli_market.py`.
+"""The command line: `run`, `check`, `simulate`, and the commands of `cli_market.py` and `cli_journal.py`.
 
 Options override the environment, which overrides the file. A mistake in any of them is one line on standard error and
 exit code 2, before anything was started.
@@ -13,7 +13,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,12 +21,12 @@ from rich.table import Table
 
 from ibkr_service import __version__, daemon, log
 from ibkr_service.app import config_of, specs_of
+from ibkr_service.cli_journal import records
 from ibkr_service.cli_market import market
-from ibkr_service.cli_options import ClientId, Host, Live, LogLevel, Mode, Port, SettingsFile, fail
+from ibkr_service.cli_options import ClientId, Host, Live, LogLevel, Mode, Port, SettingsFile, fail, is_live
 from ibkr_service.clock import SystemClock
 from ibkr_service.core.errors import FatalError, JournalError, ServiceError
 from ibkr_service.embedded import embedded_gateway
-from ibkr_service.journal import export, open_readonly
 from ibkr_service.settings import SettingsError, SimulatorSettings, StrategySettings, describe, load_settings
 from ibkr_service.story import Story
 
@@ -38,6 +37,7 @@ app = typer.Typer(
     help="A long-running trading service for Interactive Brokers.",
 )
 app.add_typer(market)
+app.add_typer(records)
 
 DEMO = StrategySettings(
     name="demo",
@@ -188,7 +188,7 @@ def simulate(
         "simulator.speed": speed,
         "simulator.hours": hours,
     }
-    chosen = load_settings(settings, environ=os.environ, overrides=overrides, live_flag=_is_live(settings))
+    chosen = load_settings(settings, environ=os.environ, overrides=overrides, live_flag=is_live(settings))
     with asyncio.Runner(loop_factory=daemon.loop_factory()) as runner:
         try:
             runner.run(_simulate(chosen.simulator, host, port))
@@ -218,34 +218,6 @@ def _stopping(stop: asyncio.Event) -> Iterator[None]:
 
 
 @app.command()
-def journal(
-    *,
-    settings: SettingsFile = None,
-    path: Annotated[Path | None, typer.Option("--journal", help="The journal file (default: journal.path).")] = None,
-) -> None:
-    """Print the journal in its canonical form: one JSON line per fact. Works beside a running service."""
-    if path is None:
-        path = Path(
-            load_settings(settings, environ=os.environ, overrides={}, live_flag=_is_live(settings)).journal.path
-        )
-    database = open_readonly(path)
-    try:
-        for line in export(database):
-            sys.stdout.write(line + "\n")
-    finally:
-        database.close()
-
-
-@app.command()
 def version() -> None:
     """Print the version."""
     sys.stdout.write(f"ibkr-service {__version__}\n")
-
-
-def _is_live(settings: Path | None) -> bool:
-    """Whether the settings say live; a command that never trades needs no flag for it."""
-    try:
-        load_settings(settings, environ=os.environ, overrides={}, live_flag=True)
-    except SettingsError:
-        return False
-    return True

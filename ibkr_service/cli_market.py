@@ -8,7 +8,6 @@ answer goes to standard output, all else to standard error.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import signal
 import sys
@@ -19,9 +18,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from ibkr_service import daemon, log, tables, tables_chain
 from ibkr_service.api import BrokerApi, IBKRIBInsyncApi, SimulatedBrokerApi
@@ -35,6 +33,9 @@ from ibkr_service.cli_options import (
     expiries_of,
     fail,
     moment_of,
+    print_json,
+    print_tables,
+    screen_width,
     strikes_of,
 )
 from ibkr_service.clock import SystemClock
@@ -74,9 +75,9 @@ def quote(
     clock = SystemClock()
     found = look(connection, f"{len(wanted)} quotes", lambda broker, tell: quotes_of(broker, wanted, limit_s, tell))
     if as_json:
-        _print_json(tables.quotes_document(found, clock.now()))
+        print_json(tables.quotes_document(found, clock.now()))
     else:
-        _print(tables.quotes_table(found, clock.now(), _width()))
+        print_tables(tables.quotes_table(found, clock.now(), screen_width()))
     for line in tables.refusals(found):
         sys.stderr.write(f"ibkr-service: {line}\n")
     raise typer.Exit(EXIT_FAILED if tables.refusals(found) else EXIT_OK)
@@ -107,10 +108,10 @@ def chain(
         )
     found = look(connection, f"chain of {wanted.underlying}", lambda broker, tell: chain_of(broker, wanted, tell))
     if as_json:
-        _print_json(tables_chain.chain_document(found))
+        print_json(tables_chain.chain_document(found))
         return
-    _print(*tables_chain.chain_tables(found, _width()))
-    _print(*tables_chain.chain_notes(found))
+    print_tables(*tables_chain.chain_tables(found, screen_width()))
+    print_tables(*tables_chain.chain_notes(found))
 
 
 @market.command()
@@ -124,9 +125,9 @@ def account(*, connection: Connection, unmasked: Unmasked = False, as_json: AsJs
 
     found = look(connection, "account", ask)
     if as_json:
-        _print_json(tables.account_document(found, unmasked=unmasked))
+        print_json(tables.account_document(found, unmasked=unmasked))
     else:
-        _print(*tables.account_tables(found, unmasked=unmasked, width=_width()))
+        print_tables(*tables.account_tables(found, unmasked=unmasked, width=screen_width()))
 
 
 @market.command()
@@ -141,11 +142,11 @@ def positions(*, connection: Connection, unmasked: Unmasked = False, as_json: As
     name, found = look(connection, "positions", ask)
     now = SystemClock().now()
     if as_json:
-        _print_json(tables.positions_document(name, found, now, unmasked=unmasked))
+        print_json(tables.positions_document(name, found, now, unmasked=unmasked))
     elif found:
-        _print(tables.positions_table(name, found, now, unmasked=unmasked, width=_width()))
+        print_tables(tables.positions_table(name, found, now, unmasked=unmasked, width=screen_width()))
     else:
-        _print(f"{name if unmasked else log.mask_account(name)} holds nothing")
+        print_tables(f"{name if unmasked else log.mask_account(name)} holds nothing")
 
 
 @market.command()
@@ -190,15 +191,15 @@ def _show_bars(thing: AnyInstrument, size: str, bars: Sequence[Bar], out: Path |
             fail(f"{out}: {exc.strerror or exc}", EXIT_FAILED)
     if as_json and out is not None:
         ends = {"first": bars[0].at.isoformat(), "last": bars[-1].at.isoformat()} if bars else {}
-        _print_json({"instrument": str(thing), "bar_size": size, "count": len(bars), "out": str(out), **ends})
+        print_json({"instrument": str(thing), "bar_size": size, "count": len(bars), "out": str(out), **ends})
     elif as_json:
-        _print_json(tables.bars_document(thing, size, bars))
+        print_json(tables.bars_document(thing, size, bars))
     elif out is not None:
-        _print(f"{len(bars)} bars of {size} of {thing} in {out}")
+        print_tables(f"{len(bars)} bars of {size} of {thing} in {out}")
     elif bars:
-        _print(tables.bars_table(f"{thing}, {size}", bars, _width()))
+        print_tables(tables.bars_table(f"{thing}, {size}", bars, screen_width()))
     else:
-        _print(f"no bars of {size} of {thing} in this range: its market was closed")
+        print_tables(f"no bars of {size} of {thing} in this range: its market was closed")
 
 
 # --- asking ----------------------------------------------------------------------------------------------------------
@@ -315,22 +316,3 @@ def _progress(about: str) -> Iterator[Tell]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(about, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total or None)
-
-
-def _width() -> int:
-    """How many characters a line has: a terminal's, while a file or a pipe has room for everything."""
-    console = Console()
-    return console.width if console.is_terminal else tables.ANY_WIDTH
-
-
-def _print(*things: RenderableType) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, tables.width_of(*(thing for thing in things if isinstance(thing, Table))))
-    for thing in things:
-        console.print(thing, soft_wrap=isinstance(thing, str), markup=False)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    indent = 2 if sys.stdout.isatty() else None
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=indent, allow_nan=False) + "\n")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import os
 import re
 import sys
@@ -17,11 +18,14 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_type_hints
 
 import typer
+from rich.console import Console, RenderableType
+from rich.table import Table
 
+from ibkr_service import tables
 from ibkr_service.app import EXIT_UNUSABLE
 from ibkr_service.core.chain import Expiries, Strikes
 from ibkr_service.core.errors import InvalidRequest
-from ibkr_service.settings import JournalSettings, Settings, load_settings
+from ibkr_service.settings import JournalSettings, Settings, SettingsError, load_settings
 
 SettingsFile = Annotated[Path | None, typer.Option("--settings", help="The settings file (default: settings.toml).")]
 Mode = Annotated[str | None, typer.Option(help="simulated, paper or live.")]
@@ -43,6 +47,15 @@ def fail(text: str, code: int = EXIT_UNUSABLE) -> NoReturn:
     """End with one line on standard error."""
     sys.stderr.write(f"ibkr-service: {text}\n")
     raise SystemExit(code)
+
+
+def is_live(settings: Path | None) -> bool:
+    """Whether the settings say live; a command that never trades needs no flag for it."""
+    try:
+        load_settings(settings, environ=os.environ, overrides={}, live_flag=True)
+    except SettingsError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,3 +181,27 @@ def moment_of(text: str | None) -> datetime | None:
     except ValueError:
         raise InvalidRequest(f"cannot read the moment {text!r}: write 2026-11-20 or 2026-11-20T14:30 (UTC)") from None
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at
+
+
+# --- saying ----------------------------------------------------------------------------------------------------------
+
+
+def screen_width() -> int:
+    """How many characters a line has: a terminal's, while a file or a pipe has room for everything."""
+    console = Console()
+    return console.width if console.is_terminal else tables.ANY_WIDTH
+
+
+def print_tables(*things: RenderableType) -> None:
+    """Print tables, and lines of text, in full width where there is no terminal."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, tables.width_of(*(thing for thing in things if isinstance(thing, Table))))
+    for thing in things:
+        console.print(thing, soft_wrap=isinstance(thing, str), markup=False)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON document; on several lines for people."""
+    indent = 2 if sys.stdout.isatty() else None
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=indent, allow_nan=False) + "\n")

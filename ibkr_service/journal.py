@@ -213,9 +213,9 @@ def _body(event: ev.Event) -> str:
     return body.decode()
 
 
-def export(db: sqlite3.Connection) -> Iterator[str]:
-    """The canonical lines of an open journal database."""
-    for seq, body in db.execute("SELECT seq, body FROM journal ORDER BY seq"):
+def export(db: sqlite3.Connection, first: int = 0) -> Iterator[str]:
+    """The canonical lines of an open journal database, all or from one on."""
+    for seq, body in db.execute("SELECT seq, body FROM journal WHERE seq >= ? ORDER BY seq", (first,)):
         yield f'{{"seq":{seq},"fact":{body}}}'
 
 
