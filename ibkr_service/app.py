@@ -25,6 +25,7 @@ from ibkr_service import __version__, narrate
 from ibkr_service.broker.ib import adopt_running_loop
 from ibkr_service.broker.login import SessionConfig
 from ibkr_service.broker.session import Session
+from ibkr_service.claims import Claims
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import FatalError, GatewayError, JournalError, ServiceError, Unfit
@@ -54,7 +55,10 @@ _DATA_TYPES = {"live": 1, "frozen": 2, "delayed": 3, "delayed_frozen": 4}
 
 @dataclass(frozen=True)
 class AppConfig:
-    """The settings as plain values. Times in seconds; `hold_limit_s` None: no watchdog thread."""
+    """The settings as plain values. Times in seconds; `hold_limit_s` None: no watchdog thread.
+
+    `claims` is the folder in which a daemon claims its client id; None: it does not.
+    """
 
     session: SessionConfig
     limits: Limits
@@ -66,6 +70,7 @@ class AppConfig:
     shutdown_timeout_s: float = 10.0
     open_orders_at_shutdown: Literal["leave", "cancel"] = "leave"
     hold_limit_s: float | None = None
+    claims: Path | None = None
 
 
 def config_of(settings: Settings) -> AppConfig:
@@ -178,7 +183,13 @@ class App:
         self.ready = asyncio.Event()
         self._changed = asyncio.Event()  # some order has a new state
         self._snapshot_due = asyncio.Event()
-        self.journal = Journal(config.journal_path, config.durability, fresh=config.journal_fresh)
+        self.claims = Claims(config.claims)
+        self.claims.gateway(config.session.host, config.session.port, config.session.client_id)
+        try:
+            self.journal = Journal(config.journal_path, config.durability, fresh=config.journal_fresh)
+        except BaseException:
+            self.claims.release()
+            raise
         self._observer = observer
         self._desks: list[Desk] = []
         try:
@@ -200,6 +211,7 @@ class App:
             self.supervisor = Supervisor(specs, make_desk=self._make_desk, hub=self.hub, clock=clock, ready=self.ready)
         except BaseException:
             self.journal.close()
+            self.claims.release()
             raise
         self.inbox.on_high = self.session.pause_reading
         self.inbox.on_low = self.session.resume_reading
@@ -226,6 +238,7 @@ class App:
         """
         adopt_running_loop()
         with ExitStack() as around:
+            around.callback(self.claims.release)
             around.callback(self.journal.close)
             around.enter_context(library_alarms(self._library_alarm))
             if self.config.hold_limit_s is not None:
@@ -355,6 +368,9 @@ class App:
                 self._send_wanted_cancels()
             else:
                 self.ready.clear()
+        elif isinstance(event, ev.SessionOpened):
+            if self.config.session.mode != "simulated":  # each simulated gateway has accounts of the same names
+                self.claims.account(event.account, event.client_id)
         elif isinstance(event, ev.Snapshot):
             self._send_wanted_cancels()
         elif isinstance(event, ev.OrderChanged):

@@ -11,8 +11,11 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +24,7 @@ from rich.table import Table
 
 from ibkr_service import __version__, daemon, log
 from ibkr_service.app import config_of, specs_of
+from ibkr_service.claims import claims_folder
 from ibkr_service.cli_journal import records
 from ibkr_service.cli_market import market
 from ibkr_service.cli_options import ClientId, Host, Live, LogLevel, Mode, Port, SettingsFile, fail, is_live
@@ -126,7 +130,7 @@ def run(  # noqa: PLR0913 - each is an option
         story.announce(simulator.seed)
     code = daemon.run(
         daemon.Daemon(
-            config=config_of(chosen),
+            config=replace(config_of(chosen), claims=claims_folder(os.environ, Path(tempfile.gettempdir()))),
             specs=specs_of(chosen),
             clock=clock,
             simulator=simulator,

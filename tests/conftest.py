@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 
 import pytest
 
 from ibkr_service.sim.loop import SimLoop
+
+# What daemons claim in these tests is no affair of those that run on this machine, or of another worker's.
+_claims = tempfile.TemporaryDirectory(prefix="ibkr-service-tests-")
+os.environ["XDG_RUNTIME_DIR"] = _claims.name
 
 # Fixtures and steps that the features share.
 pytest_plugins = [

@@ -14,6 +14,7 @@
      │    ├── ModeMismatch              the accounts at the port contradict the trading mode
      │    ├── StrategyUnusable          a strategy of the settings cannot be found, or its parameters do not fit
      │    ├── Unfit                     the machine lacks what the service needs (a time zone database …)
+     │    ├── AlreadyRunning            another daemon of this machine uses the same client id
      │    └── AccountProblem            several accounts and none chosen, or the chosen one is not there
      ├── RequestError              one request, answered badly or not at all
      │    ├── BrokerRefused             the broker's own code and words
@@ -89,6 +90,10 @@ class ModeMismatch(FatalError):
 
 class AccountProblem(FatalError):
     """Several accounts and none chosen, or the chosen one is not managed by this login."""
+
+
+class AlreadyRunning(FatalError):
+    """Another daemon of this machine uses the same client id, at the same gateway or for the same account."""
 
 
 class StrategyUnusable(FatalError):

@@ -53,6 +53,7 @@ class WorldConfig:
     inbox_max: int = 10_000
     shutdown_timeout_s: float = 10.0
     gateway_starts: bool = True
+    claims: Path | None = None
 
 
 class World:
@@ -134,6 +135,7 @@ class World:
             mailbox_max=self.config.mailbox_max,
             inbox_max=self.config.inbox_max,
             shutdown_timeout_s=self.config.shutdown_timeout_s,
+            claims=self.config.claims,
         )
         rng = random.Random(self.config.seed)
         self._app = App(config, self.config.strategies, clock=self._clock, rng=rng, observer=self.events.append)

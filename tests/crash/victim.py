@@ -25,6 +25,7 @@ from ibkr_service.broker.client import Client
 from ibkr_service.clock import SystemClock
 from ibkr_service.core import events as ev
 from ibkr_service.journal import Journal
+from ibkr_service.snapshots import HEAD, Snapshots
 from tests.crash import trader
 
 PLACE, CANCEL = "3\0", "4\0"
@@ -32,6 +33,7 @@ ORDERS_BEFORE_FULL = 6  # at most so many leave before the disk is full, so that
 REFUSALS = 60  # writes that a full disk refuses before it takes them again, or the process dies
 # The product waits longer before it believes that an order never arrived; here the gateway is on the same machine.
 SECOND_LOOK_S, DOUBT_SETTLES_S = 0.3, 0.1
+SNAPSHOT_EVERY = 60  # facts; every restart of a life then begins with a snapshot of the book
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def main(folder: str, pipe: Pipe, plot: Plot | None) -> None:
     os.dup2(out, 2)
     threading.Thread(target=_die_with_the_campaign, daemon=True).start()
     trader.campaign = pipe
+    os.environ["XDG_RUNTIME_DIR"] = folder  # what it claims there is no affair of another campaign
+    Snapshots.every = SNAPSHOT_EVERY
     session.SECOND_LOOK_S, session.DOUBT_SETTLES_S = SECOND_LOOK_S, DOUBT_SETTLES_S
     if plot is not None:
         POINTS[plot.point](_Countdown(plot.passes))
@@ -101,6 +105,25 @@ def _around_row(kind: str | None, *, after: bool) -> Callable[[_Countdown], None
                 countdown.passed()
 
         Journal._write = hooked  # type: ignore[method-assign]  # what this file is for
+
+    return install
+
+
+def _around_part(*, head: bool, after: bool) -> Callable[[_Countdown], None]:
+    """Before or after a part of a snapshot of the book is stored, or the head that closes it."""
+
+    def install(countdown: _Countdown) -> None:
+        change = Journal._change
+
+        def hooked(self: Journal, *steps: tuple[str, tuple[object, ...]]) -> None:
+            meant = (HEAD in steps[0][1]) == head
+            if meant and not after:
+                countdown.passed()
+            change(self, *steps)
+            if meant and after:
+                countdown.passed()
+
+        Journal._change = hooked  # type: ignore[method-assign]  # what this file is for
 
     return install
 
@@ -233,6 +256,9 @@ POINTS: dict[str, Callable[[_Countdown], None]] = {
     "in-replay": _in_replay,
     "before-snapshot": _around_row("Snapshot", after=False),
     "after-snapshot": _around_row("Snapshot", after=True),
+    "after-part": _around_part(head=False, after=True),
+    "before-head": _around_part(head=True, after=False),
+    "after-head": _around_part(head=True, after=True),
     "before-row": _around_row(None, after=False),
     "after-row": _around_row(None, after=True),
 }
