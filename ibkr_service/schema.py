@@ -64,11 +64,12 @@ _EXECUTIONS = f"""
     reported AS MATERIALIZED (
         SELECT seq, at, ref, body, json_extract(body, '$.exec_id') AS exec_id,
                json_extract(body, '$.instrument.kind') AS kind, json_extract(body, '$.quantity') AS quantity,
-               json_extract(body, '$.price') AS price
+               json_extract(body, '$.price') AS price, json_extract(body, '$.action') AS action
         FROM journal WHERE kind = 'Fill'
     ),
     executions AS MATERIALIZED (
-        SELECT max(seq) AS seq, at, ref, body, exec_id, kind, quantity, price, {_IDENTITY} AS identity,
+        SELECT max(seq) AS seq, at, ref, body, exec_id, kind, action, quantity, price,
+               {_IDENTITY} AS identity,
                count(*) - 1 AS corrections
         FROM reported GROUP BY identity
     ),
@@ -80,6 +81,8 @@ _EXECUTIONS = f"""
     costs AS MATERIALIZED (
         SELECT max(seq), {_IDENTITY} AS identity, commission, currency, realized_pnl FROM charged GROUP BY identity
     )"""
+
+_SPREAD_SYMBOL = "json_extract(terms, '$.intent.instrument.legs[0].instrument.symbol')"
 
 _ORDERS = f"""WITH{_EXECUTIONS},
     changed AS MATERIALIZED (
@@ -95,27 +98,35 @@ _ORDERS = f"""WITH{_EXECUTIONS},
         SELECT e.ref, total(iif(e.kind = 'Bag', e.quantity, 0)) AS combos,
                total(iif(e.kind = 'Bag', e.quantity * e.price, 0)) AS combos_cost,
                total(e.quantity) AS units, total(e.quantity * e.price) AS units_cost,
+               total(iif(e.kind = 'Bag', 0, e.quantity * e.price * iif(e.action = 'BUY', 1, -1))) AS legs_cost,
                sum(c.commission) AS commission, max(c.currency) AS currency
         FROM executions e LEFT JOIN costs c USING (identity) WHERE e.ref <> '' GROUP BY e.ref
     ),
     joined AS (
         SELECT s.seq, s.at, s.ref, s.body, coalesce(m.body, s.body) AS terms, c.at AS changed_at, c.state, c.filled,
-               c.why, d.combos, d.combos_cost, d.units, d.units_cost, d.commission, d.currency
+               c.why, d.combos, d.combos_cost, d.units, d.units_cost, d.legs_cost, d.commission, d.currency
         FROM journal s LEFT JOIN changed c USING (ref) LEFT JOIN modified m USING (ref) LEFT JOIN done d USING (ref)
         WHERE s.kind = 'OrderSubmitted'
     )
     SELECT seq, ref, json_extract(body, '$.key') AS key, json_extract(body, '$.strategy') AS strategy,
            json_extract(body, '$.account') AS account,
-           {_words("terms, '$.intent.instrument")} AS instrument,
-           json_extract(terms, '$.intent.instrument.symbol') AS symbol,
+           CASE json_extract(terms, '$.intent.instrument.kind') WHEN 'Spread' THEN {_SPREAD_SYMBOL} || ' spread (' ||
+                (SELECT group_concat(
+                     json_extract(leg.value, '$.action') || ' ' || json_extract(leg.value, '$.ratio') || ' ' ||
+                     {_words("leg.value, '$.instrument")}, ', ')
+                 FROM json_each(terms, '$.intent.instrument.legs') leg) || ')'
+                ELSE {_words("terms, '$.intent.instrument")} END AS instrument,
+           coalesce(json_extract(terms, '$.intent.instrument.symbol'), {_SPREAD_SYMBOL}) AS symbol,
            json_extract(terms, '$.intent.action') AS action, json_extract(terms, '$.intent.quantity') AS quantity,
            json_extract(terms, '$.intent.order_type') AS order_type,
            json_extract(terms, '$.intent.limit_price') AS limit_price,
            json_extract(terms, '$.intent.stop_price') AS stop_price, json_extract(terms, '$.intent.tif') AS tif,
            coalesce(state, 'PENDING') AS state, coalesce(filled, '0') AS filled,
-           CASE WHEN json_extract(terms, '$.intent.instrument.kind') = 'Bag'
-                THEN round(combos_cost / nullif(combos, 0), 8)
-                ELSE round(units_cost / nullif(units, 0), 8) END AS average_price,
+           CASE WHEN json_extract(terms, '$.intent.instrument.kind') NOT IN ('Spread', 'Bag')
+                THEN round(units_cost / nullif(units, 0), 8)
+                WHEN combos >= filled + 0 THEN round(combos_cost / nullif(combos, 0), 8)
+                ELSE round(legs_cost * iif(json_extract(terms, '$.intent.action') = 'BUY', 1, -1)
+                           / nullif(filled + 0, 0), 8) END AS average_price,
            round(commission, 8) AS commission, currency AS commission_currency,
            at AS submitted_at, iif(state IN {_TERMINAL}, changed_at, NULL) AS finished_at, coalesce(why, '') AS reason
     FROM joined ORDER BY seq"""
@@ -131,7 +142,7 @@ _FILLS = f"""WITH{_EXECUTIONS},
            json_extract(e.body, '$.account') AS account, {_words("e.body, '$.instrument")} AS instrument,
            json_extract(e.body, '$.instrument.symbol') AS symbol, json_extract(e.body, '$.action') AS action,
            e.quantity, e.price, c.commission, c.currency AS commission_currency, c.realized_pnl,
-           CASE WHEN e.kind = 'Bag' THEN 'combo' WHEN s.kind = 'Bag' THEN 'leg' END AS part, e.corrections,
+           CASE WHEN e.kind = 'Bag' THEN 'combo' WHEN s.kind IN ('Spread', 'Bag') THEN 'leg' END AS part, e.corrections,
            json_extract(e.body, '$.recovered') AS recovered
     FROM executions e LEFT JOIN costs c USING (identity) LEFT JOIN submitted s ON s.ref = e.ref AND e.ref <> ''
     ORDER BY e.seq"""

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from ibkr_service.core import events as ev
+from ibkr_service.core.combination import Spread
 from ibkr_service.core.instrument import Bag, Forex, Future, FutureOption, Index, Option, Other, Stock
+from ibkr_service.core.legs import Leg
 from ibkr_service.core.link import Signal
 from ibkr_service.core.orders import Intent, OrderState
 from ibkr_service.hub import Hub
@@ -250,7 +252,7 @@ def test_instruments_read_as_everywhere_else(journal, instrument):
     assert found["instrument"] == str(instrument)
 
 
-def fill(exec_id, instrument, *, ref="r1", quantity="1", price="1"):
+def fill(exec_id, instrument, *, ref="r1", action="BUY", quantity="1", price="1"):
     return ev.Fill(
         at=AT,
         exec_id=exec_id,
@@ -258,7 +260,7 @@ def fill(exec_id, instrument, *, ref="r1", quantity="1", price="1"):
         account="DU1234567",
         con_id=1,
         instrument=instrument,
-        action="BUY",
+        action=action,
         quantity=D(quantity),
         price=D(price),
         executed_at=AT,
@@ -282,20 +284,36 @@ def test_fills_of_strangers_are_shown_without_strategy(journal):
     assert (found["ref"], found["strategy"], found["part"]) == ("", None, None)
 
 
-def test_the_price_of_a_combination_is_that_of_the_whole(journal):
+CALL, SHORT = Option("AAPL", "20261218", 230, "C"), Option("AAPL", "20261218", 240, "C")
+LEGS = (("0001.02.01", CALL, "BUY", "5.20"), ("0001.03.01", SHORT, "SELL", "4.00"))
+
+
+@pytest.fixture
+def spread(journal):
+    """A hub with an order for two spreads that works."""
+    hub = Hub(journal)
+    what = Spread((Leg(CALL, 1, "BUY"), Leg(SHORT, 1, "SELL")))
+    intent = Intent(instrument=what, action="BUY", quantity=D(2), order_type="LMT", limit_price=D("1.25"))
+    hub.commit(ev.OrderSubmitted(at=AT, ref="r1", key="k", strategy="s", account="DU1234567", intent=intent))
+    hub.record(ev.OrderSent(at=AT, session=1, ref="r1", order_id=2))
+    return hub
+
+
+def test_the_price_of_a_spread_is_that_of_the_whole(spread, journal):
     """Its legs are executions as well, but not of the order's quantity."""
-    combo = Bag("AAPL", "USD", ((1, 1, "BUY"), (2, 1, "SELL")))
-    intent = Intent(instrument=Stock("AAPL"), action="BUY", quantity=D(2), order_type="LMT", limit_price=D("1.25"))
-    order = ev.OrderSubmitted(at=AT, ref="r1", key="k", strategy="s", account="DU1234567", intent=intent)
-    journal.append(order)
-    # As the journal will hold it when combinations can be ordered.
-    journal._db.execute(
-        "UPDATE journal SET body = json_set(body, '$.intent.instrument', json(?))",
-        ('{"kind":"Bag","symbol":"AAPL","currency":"USD","legs":[[1,1,"BUY"],[2,1,"SELL"]],"exchange":"SMART"}',),
-    )
-    journal.append(fill("0001.01.01", combo, quantity="2", price="1.20"))
-    journal.append(fill("0001.02.01", Option("AAPL", "20261218", 230, "C"), quantity="2", price="5.20"))
-    journal.append(fill("0001.03.01", Option("AAPL", "20261218", 240, "C"), quantity="2", price="4.00"))
+    spread.record(fill("0001.01.01", Bag("AAPL", "USD", ((1, 1, "BUY"), (2, 1, "SELL"))), quantity="2", price="1.20"))
+    for exec_id, leg, action, price in LEGS:
+        spread.record(fill(exec_id, leg, action=action, quantity="2", price=price))
     (found,) = rows(journal._db, "orders")
-    assert (found["average_price"], found["instrument"]) == (1.2, "AAPL combo of 2 legs")
+    assert (found["state"], found["filled"], found["average_price"], found["symbol"]) == ("FILLED", "2", 1.2, "AAPL")
+    assert found["instrument"] == "AAPL spread (BUY 1 AAPL 20261218 230 C, SELL 1 AAPL 20261218 240 C)"
     assert [part["part"] for part in rows(journal._db, "fills")] == ["combo", "leg", "leg"]
+
+
+def test_a_spread_whose_legs_alone_were_reported_has_a_price_too(spread, journal):
+    """The broker does not always tell of the whole; the book's own average says the same."""
+    for exec_id, leg, action, price in LEGS:
+        spread.record(fill(exec_id, leg, action=action, quantity="2", price=price))
+    (found,) = rows(journal._db, "orders")
+    assert (found["state"], found["average_price"]) == ("FILLED", 1.2)
+    assert spread.book.orders["r1"].average_price == D("1.2")

@@ -456,10 +456,7 @@ class Book(msgspec.Struct, eq=False, weakref=True):
                 self._alive[after.ref] = None
 
     def _reported(self, event: ev.OrderStatusReported | ev.OpenOrderReported) -> list[ev.Event]:
-        if isinstance(event, ev.OrderStatusReported):
-            self._last_status[_status_key(event)] = _status_of(event)
-        else:
-            self._last_terms[_status_key(event)] = _terms_of(event)
+        self._heard(event)
         ref = event.ref or self._by_perm_id.get(event.perm_id, "")
         if isinstance(event, ev.OpenOrderReported):
             self._adopt(event)
@@ -490,6 +487,13 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         # An error's text says more than the bare word of the status that follows it.
         reason = "" if signal is OrderSignal.LIVE or order.reason else event.status
         return [*said, *self._replace(event, order.advanced(signal, reason))]
+
+    def _heard(self, event: ev.OrderStatusReported | ev.OpenOrderReported) -> None:
+        """Remember what the server said last, so that a repetition of it is known."""
+        if isinstance(event, ev.OrderStatusReported):
+            self._last_status[_status_key(event)] = _status_of(event)
+        else:
+            self._last_terms[_status_key(event)] = _terms_of(event)
 
     def _errored(self, event: ev.OrderErrored) -> list[ev.Event]:
         reason = f"{event.text} (code {event.code})"
