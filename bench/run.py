@@ -15,6 +15,7 @@ import paired
 import steady
 import ticks
 import virtual_hour
+import years
 
 ROUNDS = 5
 QUICK_ROUNDS = 1
@@ -51,6 +52,7 @@ def main() -> None:
         *virtual_hour.rows(alone, quick=quick),
         *gateway.rows(alone, quick=quick),
         *whole_gateway(quick=quick),
+        *years.rows(alone, quick=quick),
     ]
     paired.print_table(rows)
     python = f"{platform.python_implementation()} {platform.python_version()}"

@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal
@@ -37,6 +38,7 @@ from ibkr_service.hub import Hub
 from ibkr_service.journal import Durability, Journal
 from ibkr_service.log import library_alarms
 from ibkr_service.mailbox import Inbox
+from ibkr_service.retention import Pruning
 from ibkr_service.settings import Settings
 from ibkr_service.supervisor import StrategySpec, Supervisor, arguments, load
 from ibkr_service.watchdog import Watchdog
@@ -46,6 +48,7 @@ log = structlog.get_logger("ibkr_service")
 EXIT_OK, EXIT_FAILED, EXIT_UNUSABLE = 0, 1, 2
 PUMP_BATCH = 256  # events recorded before the strategies get a turn
 SNAPSHOT_PAUSE_S, SNAPSHOT_RETRY_S = 0.01, 60.0  # between two steps; after the disk said no
+PRUNE_AFTER_S, PRUNE_PAUSE_S, PRUNE_EVERY_S = 600.0, 0.02, 86_400.0
 # Whose logged errors may mean lost data; the library's other errors are the broker's messages, which we have as facts.
 TELLING_LOGGERS = ("ib_insync.Decoder", "eventkit", "asyncio")
 ZONES = ("US/Eastern", "MET", "Japan")  # TWS writes execution times with such names
@@ -57,7 +60,8 @@ _DATA_TYPES = {"live": 1, "frozen": 2, "delayed": 3, "delayed_frozen": 4}
 class AppConfig:
     """The settings as plain values. Times in seconds; `hold_limit_s` None: no watchdog thread.
 
-    `claims` is the folder in which a daemon claims its client id; None: it does not.
+    `claims` is the folder in which a daemon claims its client id; None: it does not. `keep_days`: for how long every
+    fact is kept; 0: for ever.
     """
 
     session: SessionConfig
@@ -71,6 +75,7 @@ class AppConfig:
     open_orders_at_shutdown: Literal["leave", "cancel"] = "leave"
     hold_limit_s: float | None = None
     claims: Path | None = None
+    keep_days: int = 0
 
 
 def config_of(settings: Settings) -> AppConfig:
@@ -107,6 +112,7 @@ def config_of(settings: Settings) -> AppConfig:
         ),
         journal_path=Path(settings.journal.path),
         durability=settings.journal.durability,
+        keep_days=settings.journal.keep_days,
         inbox_max=service.inbox_max,
         mailbox_max=service.mailbox_max,
         shutdown_timeout_s=service.shutdown_timeout_s,
@@ -264,10 +270,13 @@ class App:
                 pump = parts.create_task(self._pump(), name="pump")
                 session = parts.create_task(self.session.run(), name="session")
                 strategies = parts.create_task(self.supervisor.run(), name="supervisor")
-                snapshots = parts.create_task(self._take_snapshots(), name="snapshots")
+                upkeep = [parts.create_task(self._take_snapshots(), name="snapshots")]
+                if self.config.keep_days:
+                    upkeep.append(parts.create_task(self._prune(self.config.keep_days), name="pruning"))
                 await self.stop.wait()
                 await self._shut_down(session, strategies, pump)
-                snapshots.cancel()
+                for task in upkeep:
+                    task.cancel()
         except BaseExceptionGroup as group:
             raise _first_of_ours(group) from group
 
@@ -332,6 +341,21 @@ class App:
                 log.warning("no snapshot could be written; the next start takes longer", error=str(exc))
                 await asyncio.sleep(SNAPSHOT_RETRY_S)
             self._snapshot_due.clear()
+
+    async def _prune(self, keep_days: int) -> None:
+        """Remove from the journal what it need not keep so long; a while after the start, then daily."""
+        await asyncio.sleep(PRUNE_AFTER_S)
+        while True:
+            before = self.clock.now() - timedelta(days=keep_days)
+            pruning = Pruning(self.journal, self.book, before=before, upto=self.hub.snapshots.seq)
+            try:
+                for _ in pruning.steps():
+                    await asyncio.sleep(PRUNE_PAUSE_S)
+            except JournalError as exc:
+                log.warning("old facts could not be removed; tomorrow again", error=str(exc))
+            else:
+                log.info("old facts removed", before=before.date(), facts=pruning.removed, orders=pruning.closed)
+            await asyncio.sleep(PRUNE_EVERY_S)
 
     def _snapshot_at_the_end(self) -> None:
         if self.hub.unsaved:

@@ -1,6 +1,6 @@
-"""The commands that read the journal: `orders`, `fills`, `incidents`, `journal` with `journal backup`.
+"""The commands about the journal: `orders`, `fills`, `incidents`, `journal`, `journal backup`, `journal prune`.
 
-They open the file read-only, beside a running daemon or without one, and connect to nothing.
+All but the last open the file read-only, beside a running daemon or without one. None connects to anything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ibkr_service import tables_journal
+from ibkr_service import log, tables_journal
 from ibkr_service.backup import back_up
 from ibkr_service.cli_options import (
     AsJson,
@@ -25,14 +25,17 @@ from ibkr_service.cli_options import (
     Unmasked,
     fail,
     is_live,
+    moment_of,
     print_json,
     print_tables,
     screen_width,
 )
 from ibkr_service.clock import SystemClock
-from ibkr_service.core.errors import JournalError
+from ibkr_service.core.errors import InvalidRequest, JournalError
 from ibkr_service.core.orders import TERMINAL
-from ibkr_service.journal import export, open_readonly
+from ibkr_service.hub import Hub
+from ibkr_service.journal import Journal, export, open_readonly
+from ibkr_service.retention import Pruning
 from ibkr_service.schema import with_views
 from ibkr_service.settings import load_settings
 from ibkr_service.tables_journal import Record
@@ -135,6 +138,38 @@ def backup(
     made = back_up(_file(settings, path), target)
     last = f"up to fact {made.seq} of {made.at}" if made.seq else "without a fact"
     sys.stdout.write(f"{target}: {last}, {made.size:,} bytes, opened and found sound\n")
+
+
+@journal.command()
+def prune(
+    *,
+    before: Annotated[str, typer.Option(help="2026-01-01 (UTC): what was learned earlier may go.")],
+    settings: SettingsFile = None,
+    path: JournalPath = None,
+) -> None:
+    """Remove what was reported about finished orders and the line before a date. The service must not be running."""
+    file = _file(settings, path)
+    if not file.exists():
+        fail(f"there is no journal at {file}")
+    try:
+        limit = moment_of(before)
+    except InvalidRequest as exc:
+        fail(str(exc))
+    if limit is None or limit > SystemClock().now() - timedelta(days=1):
+        fail("the last day is kept: name an earlier date")
+    log.configure("error", "console", now=SystemClock().now)
+    with closing(Journal(file)) as opened:
+        hub, size = Hub(opened), file.stat().st_size
+        hub.recover()
+        hub.snapshots.finish()
+        pruning = Pruning(opened, hub.book, before=limit, upto=hub.snapshots.seq)
+        for _ in pruning.steps():
+            pass
+        opened.compact()
+    sys.stdout.write(
+        f"{pruning.removed} facts removed, {pruning.closed} orders closed; "
+        f"{size:,} bytes before, {file.stat().st_size:,} now\n"
+    )
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -13,14 +13,15 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import msgspec
 
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import JournalError
+from ibkr_service.core.orders import Order
 from ibkr_service.schema import SCHEMA_VERSION, prepare
 
 BUSY_TIMEOUT_S = 0.05  # a write that waits for another program's lock holds the event loop; SQLite's default is 5 s
@@ -176,6 +177,61 @@ class Journal:
         """
         # Without a condition SQLite empties the table at once.
         self._change(("DELETE FROM snapshot WHERE id > ?", (above,)) if above else ("DELETE FROM snapshot", ()))
+
+    # --- retention (retention.py) ------------------------------------------------------------------------------------
+
+    def rows(self, columns: str, *, after: int, upto: int, most: int) -> list[tuple[Any, ...]]:
+        """Some columns of the next rows, undecoded; the first of the columns is `seq`.
+
+        Raises:
+            JournalError: they cannot be read.
+        """
+        where = "seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        try:
+            return self._db.execute(f"SELECT {columns} FROM journal WHERE {where}", (after, upto, most)).fetchall()  # noqa: S608 - our own columns
+        except sqlite3.Error as exc:
+            raise JournalError(f"journal {self.path} cannot be read: {exc}") from exc
+
+    def close_order(self, seq: int, order: Order) -> None:
+        """Put the end of an order in place of its last `OrderChanged`.
+
+        Raises:
+            JournalError: it could not be written.
+        """
+        body = self._db.execute("SELECT body FROM journal WHERE seq = ?", (seq,)).fetchone()[0]
+        last = _decoder.decode(body)
+        assert isinstance(last, ev.OrderChanged), f"row {seq} is the last change of {order.ref}"
+        closed = ev.OrderClosed(
+            at=last.at,
+            session=last.session,
+            ref=order.ref,
+            after=last.after,
+            filled=last.filled,
+            why=last.why,
+            order=order,
+        )
+        self._change(
+            ("UPDATE journal SET kind = ?, body = ? WHERE seq = ?", (type(closed).__name__, _body(closed), seq))
+        )
+
+    def remove(self, rows: Iterable[int]) -> None:
+        """Remove facts of long ago that nothing is folded from any more.
+
+        Raises:
+            JournalError: nothing was removed.
+        """
+        self._change(*(("DELETE FROM journal WHERE seq = ?", (seq,)) for seq in rows))
+
+    def compact(self) -> None:
+        """Give the room of removed facts back to the disk; nobody else may use the file meanwhile.
+
+        Raises:
+            JournalError: the disk has no room for the copy that it takes, or another program reads.
+        """
+        try:
+            self._db.execute("VACUUM")
+        except sqlite3.Error as exc:
+            raise JournalError(f"journal {self.path} cannot be compacted: {exc}") from exc
 
     def _change(self, *steps: tuple[str, tuple[object, ...]]) -> None:
         """Several statements at once or not at all."""

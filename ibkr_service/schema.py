@@ -88,11 +88,12 @@ _ORDERS = f"""WITH{_EXECUTIONS},
     changed AS MATERIALIZED (
         SELECT max(seq), at, ref, json_extract(body, '$.after') AS state, json_extract(body, '$.filled') AS filled,
                json_extract(body, '$.why') AS why
-        FROM journal WHERE kind = 'OrderChanged' GROUP BY ref
+        FROM journal WHERE kind IN ('OrderChanged', 'OrderClosed') GROUP BY ref
     ),
-    modified AS MATERIALIZED (
-        SELECT max(seq), ref, body FROM journal
-        WHERE kind = 'ModificationSettled' AND json_extract(body, '$.outcome') <> 'refused' GROUP BY ref
+    modified AS MATERIALIZED (  -- the terms that held in the end
+        SELECT max(seq), ref, iif(kind = 'OrderClosed', json_extract(body, '$.order'), body) AS body FROM journal
+        WHERE (kind = 'ModificationSettled' AND json_extract(body, '$.outcome') <> 'refused') OR kind = 'OrderClosed'
+        GROUP BY ref
     ),
     done AS MATERIALIZED (
         SELECT e.ref, total(iif(e.kind = 'Bag', e.quantity, 0)) AS combos,

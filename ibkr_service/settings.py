@@ -32,6 +32,7 @@ from ibkr_service.settings_types import (
     FilePath,
     FilePathOrNone,
     Host,
+    KeepDays,
     Lines,
     Name,
     NightlyReset,
@@ -127,6 +128,7 @@ class JournalSettings(Table):
 
     path: FilePath = "var/ibkr_service.sqlite"
     durability: Literal["process", "power"] = "process"
+    keep_days: KeepDays = 0
 
 
 class LogSettings(Table):

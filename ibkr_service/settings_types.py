@@ -60,6 +60,7 @@ Count = Annotated[Number, Field(ge=0, le=1_000_000)]
 CountOrNone = Annotated[
     Count | None, BeforeValidator(_none), Field(description='a whole number from 0 to 1000000, or "none"')
 ]
+KeepDays = Annotated[Number, Field(ge=0, le=36_500)]  # 0: for ever
 Size = Annotated[Number, Field(ge=10, le=10_000_000)]  # of a queue
 ShortSeconds = Annotated[Real, Field(ge=0, le=3600)]
 Speed = Annotated[Real, Field(gt=0, le=1_000_000)]

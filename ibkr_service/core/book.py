@@ -339,6 +339,16 @@ class Book(msgspec.Struct, eq=False, weakref=True):
     def _resolved(self, event: ev.OrderResolved) -> list[ev.Event]:
         return self._signal(event, event.ref, RESOLUTION_SIGNALS[event.resolution], event.detail)
 
+    def _closed(self, event: ev.OrderClosed) -> None:
+        before, after = self.orders.get(event.ref), event.order
+        if before is None:
+            return
+        self.orders[event.ref] = after
+        self._index(before, after)
+        self.order_id_mark = max(self.order_id_mark, after.order_id)
+        if after.perm_id:
+            self._by_perm_id[after.perm_id] = event.ref
+
     def _adjusted(self, event: ev.PositionAdjusted) -> None:
         self.ledger[event.account, event.con_id] = event.after
         self._differences.pop((event.account, event.con_id), None)
@@ -663,6 +673,7 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         ev.ModificationNotSent: _change_not_sent,
         ev.CancelRequested: _unwanted,
         ev.OrderResolved: _resolved,
+        ev.OrderClosed: _closed,
         ev.Snapshot: _verified,
         ev.PositionAdjusted: _adjusted,
         ev.OperatorSaid: _told,

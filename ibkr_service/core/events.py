@@ -20,7 +20,7 @@ import msgspec
 
 from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.link import Link, Signal
-from ibkr_service.core.orders import Action, Intent, OrderState, Resolution
+from ibkr_service.core.orders import Action, Intent, Order, OrderState, Resolution
 
 OperatorVerb = Literal["stop-entries", "resume", "halt"]
 Outcome = Literal["accepted", "refused", "changed"]
@@ -352,6 +352,19 @@ class OrderChanged(Fact, frozen=True, kw_only=True, tag="OrderChanged"):
     why: str = ""
 
 
+class OrderClosed(Fact, frozen=True, kw_only=True, tag="OrderClosed"):
+    """The end of an order of long ago, in place of all that was reported about it on the way (retention.py).
+
+    It stands where its last `OrderChanged` stood, with what that one said, and with the order as it was at the end.
+    """
+
+    ref: str
+    after: OrderState
+    filled: Decimal
+    why: str
+    order: Order
+
+
 class Fill(Fact, frozen=True, kw_only=True, tag="Fill"):
     """An execution, once.
 
@@ -575,6 +588,7 @@ Event = (
     | CancelRequested
     | OrderResolved
     | OrderChanged
+    | OrderClosed
     | Fill
     | CommissionReported
     | PositionReported
@@ -618,6 +632,7 @@ JOURNALLED: frozenset[type] = frozenset(
         CancelRequested,
         OrderResolved,
         OrderChanged,
+        OrderClosed,
         Fill,
         CommissionReported,
         PositionReported,
