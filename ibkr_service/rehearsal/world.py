@@ -54,6 +54,7 @@ class WorldConfig:
     shutdown_timeout_s: float = 10.0
     gateway_starts: bool = True
     claims: Path | None = None
+    keep_days: int = 0
 
 
 class World:
@@ -136,6 +137,7 @@ class World:
             inbox_max=self.config.inbox_max,
             shutdown_timeout_s=self.config.shutdown_timeout_s,
             claims=self.config.claims,
+            keep_days=self.config.keep_days,
         )
         rng = random.Random(self.config.seed)
         self._app = App(config, self.config.strategies, clock=self._clock, rng=rng, observer=self.events.append)
