@@ -214,7 +214,7 @@ class App:
             self.run_id = run_id(int(clock.now().timestamp()), self.book.last_run_id)
             # Two services that start in one second differ by their client ids.
             self.refs = Refs(f"{self.run_id}-{config.session.client_id}")
-            self.supervisor = Supervisor(specs, make_desk=self._make_desk, hub=self.hub, clock=clock, ready=self.ready)
+            self.supervisor = Supervisor(specs, make_desk=self.make_desk, hub=self.hub, clock=clock, ready=self.ready)
         except BaseException:
             self.journal.close()
             self.claims.release()
@@ -298,9 +298,7 @@ class App:
 
     async def _cancel_open_orders(self, limit_s: float) -> None:
         for order in list(self.book.alive_orders()):
-            if not order.cancel_wanted:
-                self.hub.record(ev.CancelRequested(at=self.clock.now(), ref=order.ref, by="shutdown"))
-            self.session.cancel(self.book.orders[order.ref])
+            self.cancel(order.ref, "shutdown")
         try:
             async with asyncio.timeout(limit_s):
                 while any(self.book.alive_orders()):
@@ -309,6 +307,12 @@ class App:
         except TimeoutError:
             left = [order.ref for order in self.book.alive_orders()]
             log.warning("open orders not confirmed as cancelled", orders=left)
+
+    def cancel(self, ref: str, by: str) -> None:
+        """Want an order gone, whoever's it is: sent now, or first thing when the orders are known again."""
+        if not self.book.orders[ref].cancel_wanted:
+            self.hub.record(ev.CancelRequested(at=self.clock.now(), ref=ref, by=by))
+        self.session.cancel(self.book.orders[ref])
 
     def _take_tick(self, tick: ev.Tick) -> None:
         """Record a tick as it comes in, unless facts are waiting that came before it."""
@@ -367,13 +371,14 @@ class App:
 
     # --- what the parts tell each other ------------------------------------------------------------------------------
 
-    def _make_desk(self, spec: StrategySpec, overrun: Callable[[], None]) -> Desk:
+    def make_desk(self, spec: StrategySpec, overrun: Callable[[], None], limits: Limits | None = None) -> Desk:
+        """A desk for a strategy, or for the operator, who has limits of his own."""
         desk = Desk(
             spec.name,
             hub=self.hub,
             wire=self.session,
             watching=self.session.lines,
-            limits=tightened(self.config.limits, spec.risk),
+            limits=tightened(self.config.limits, spec.risk) if limits is None else limits,
             refs=self.refs,
             clock=self.clock,
             params=spec.params,

@@ -1,4 +1,4 @@
-"""The command line: `run`, `check`, `simulate`, and the commands of `cli_market.py` and `cli_journal.py`.
+"""The command line: `run`, `check`, `simulate`, and the commands of `cli_market.py`, `cli_journal.py`, `cli_operator.py`.
 
 Options override the environment, which overrides the file. A mistake in any of them is one line on standard error and
 exit code 2, before anything was started.
@@ -27,6 +27,7 @@ from ibkr_service.app import config_of, specs_of
 from ibkr_service.claims import claims_folder
 from ibkr_service.cli_journal import records
 from ibkr_service.cli_market import market
+from ibkr_service.cli_operator import operator
 from ibkr_service.cli_options import ClientId, Host, Live, LogLevel, Mode, Port, SettingsFile, fail, is_live
 from ibkr_service.clock import SystemClock
 from ibkr_service.core.errors import FatalError, JournalError, ServiceError
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.add_typer(market)
 app.add_typer(records)
+app.add_typer(operator)
 
 DEMO = StrategySettings(
     name="demo",
@@ -54,7 +56,6 @@ Replay = Annotated[str | None, typer.Option(help="Replay recorded quotes from th
 Speed = Annotated[float | None, typer.Option(help="How many times faster than recorded.")]
 Hours = Annotated[str | None, typer.Option(help="always: markets never close; real: the exchanges' own hours.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the simulated market.")]
-JournalFile = Annotated[str | None, typer.Option("--journal", help="The journal file.")]
 LogFormat = Annotated[str | None, typer.Option(help="auto, console or json.")]
 
 

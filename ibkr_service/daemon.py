@@ -21,10 +21,12 @@ from ibkr_service.app import EXIT_FAILED, EXIT_UNUSABLE, App, AppConfig
 from ibkr_service.broker.ib import IB, adopt_running_loop
 from ibkr_service.broker.login import SessionConfig, choose_account
 from ibkr_service.clock import Clock
+from ibkr_service.control import listening, socket_path
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import FatalError, ServiceError
 from ibkr_service.embedded import at_embedded, embedded_gateway
 from ibkr_service.log import mask_account
+from ibkr_service.operations import Operations
 from ibkr_service.settings import SimulatorSettings
 from ibkr_service.sim import Server
 from ibkr_service.supervisor import StrategySpec
@@ -99,8 +101,9 @@ async def _run_app(
 ) -> tuple[int, list[str]]:
     app = App(config, daemon.specs, clock=daemon.clock, rng=rng, observer=daemon.observer)
     loop = asyncio.get_running_loop()
+    operations = Operations(app)
     with _signals(app, loop):
-        async with asyncio.TaskGroup() as around:
+        async with listening(socket_path(config.journal_path), operations.handle), asyncio.TaskGroup() as around:
             ending = around.create_task(_end_by_itself(app, daemon.duration_s, server), name="ending")
             code = await app.run()
             ending.cancel()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import time
+from pathlib import Path
 
 from ibkr_service.app import AppConfig
 from ibkr_service.clock import Clock
@@ -54,12 +55,16 @@ def gateway_of(settings: SimulatorSettings, clock: Clock) -> Gateway:
         raise Unfit(f"simulator.replay: {exc}") from exc
 
 
+def embedded_journal(path: Path) -> Path:
+    """The journal beside the usual one that a service at an embedded gateway writes."""
+    return path.with_name(f"{path.stem}-simulated{path.suffix}")
+
+
 def at_embedded(config: AppConfig, server: Server) -> AppConfig:
     """The same service at an embedded gateway, with that one's own journal, begun anew."""
-    path = config.journal_path
     return replace(
         config,
         session=replace(config.session, host="127.0.0.1", port=server.port),
-        journal_path=path.with_name(f"{path.stem}-simulated{path.suffix}"),
+        journal_path=embedded_journal(config.journal_path),
         journal_fresh=True,
     )

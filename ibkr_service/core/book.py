@@ -170,6 +170,15 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         held = (p.quantity for (a, _), p in self.positions.items() if a == account and p.instrument == instrument)
         return sum(held, ZERO)
 
+    def holdings(self, account: str) -> Iterator[tuple[AnyInstrument, Decimal, Decimal]]:
+        """Of each instrument that an account may hold: what the broker says, and our own sum of fills."""
+        for (owner, con_id), reported in self.positions.items():
+            if owner == account:
+                yield reported.instrument, reported.quantity, self.ledger.get((owner, con_id), ZERO)
+        for (owner, con_id), summed in self.ledger.items():
+            if owner == account and summed and (owner, con_id) not in self.positions and con_id in self.instruments:
+                yield self.instruments[con_id], ZERO, summed
+
     def urgent(self) -> tuple[set[AnyInstrument], set[AnyInstrument]]:
         """The instruments of open positions, and those of working orders: whose quotes matter most."""
         return (

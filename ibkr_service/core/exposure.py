@@ -1,7 +1,9 @@
 """What an order could do to positions in the worst case: with all working orders of its side filled, and none other.
 
-Positions are the broker's word; working orders are ours and those that others placed in the account. Two descriptions
-of one contract (an option with and without its trading class) count as one, so nothing is missed for how it is written.
+A position is what both the broker's word and our own sum of fills allow: a fill is often known before the position
+that it makes is reported, and counting on the old one would close it twice. Working orders are ours and those that
+others placed in the account. Two descriptions of one contract (an option with and without its trading class) count as
+one, so nothing is missed for how it is written.
 """
 
 from __future__ import annotations
@@ -49,14 +51,14 @@ class Exposure:
         self._changing = changing
         self._after = tuple(move for intent in after for move in moves(intent, intent.quantity))
 
-    def held(self, contract: AnyInstrument) -> Decimal:
-        """The position, signed."""
-        reports = self._book.positions.values()
-        found = sum(
-            (one.quantity for one in reports if one.account == self._account and is_same(one.instrument, contract)),
-            ZERO,
-        )
-        return found + sum((signed for moved, signed in self._after if is_same(moved, contract)), ZERO)
+    def held(self, contract: AnyInstrument) -> tuple[Decimal, Decimal]:
+        """The position, signed: the least and the most that it may be. They are equal unless a report is on its way."""
+        low = high = sum((signed for moved, signed in self._after if is_same(moved, contract)), ZERO)
+        for instrument, reported, summed in self._book.holdings(self._account):
+            if is_same(instrument, contract):
+                low += min(reported, summed)
+                high += max(reported, summed)
+        return low, high
 
     def to_trade(self, contract: AnyInstrument) -> tuple[Decimal, Decimal]:
         """What working orders may still buy and sell of it, ours and those of others."""
@@ -93,18 +95,17 @@ class Exposure:
     def is_reducing(self, own: Iterable[Move]) -> bool:
         """Whether these moves make every position they touch smaller, and turn none around, whatever else fills."""
         for contract, signed in own:
-            held = self.held(contract)
-            if not signed or not held or (held > 0) == (signed > 0):
-                return False
-            buys, sells = self.to_trade(contract)
-            if abs(signed) + (buys if signed > 0 else sells) > abs(held):
+            (low, high), (buys, sells) = self.held(contract), self.to_trade(contract)
+            # What there is to buy back, or to sell, whichever of the two reports is right.
+            room = -high - buys if signed > 0 else low - sells
+            if not signed or abs(signed) > room:
                 return False
         return True
 
     def worst(self, contract: AnyInstrument, signed: Decimal) -> Decimal:
         """The position if this and all that works on its side fill."""
-        buys, sells = self.to_trade(contract)
-        return self.held(contract) + signed + (buys if signed > 0 else -sells)
+        (low, high), (buys, sells) = self.held(contract), self.to_trade(contract)
+        return high + signed + buys if signed > 0 else low + signed - sells
 
     def free_shares(self, option: Option, own: Decimal) -> Decimal:
         """Shares of its underlying that are left when all calls that are and may be sold are covered; < 0: too few.
@@ -113,9 +114,9 @@ class Exposure:
             own: what the order does to the position in this option, signed.
         """
         share = Stock(option.symbol, option.currency)
-        free = self.held(share) - self.to_trade(share)[1]
+        free = self.held(share)[0] - self.to_trade(share)[1]
         for call in self._calls_on(option):
-            short = self.to_trade(call)[1] - self.held(call) - (own if is_same(call, option) else ZERO)
+            short = self.to_trade(call)[1] - self.held(call)[0] - (own if is_same(call, option) else ZERO)
             free -= max(short, ZERO) * Decimal(call.multiplier or 1)
         return free
 
@@ -123,7 +124,7 @@ class Exposure:
         """This call, and those on the same shares that are held or worked on, each once."""
         known = (
             option,
-            *(one.instrument for one in self._book.positions.values() if one.account == self._account),
+            *(instrument for instrument, _, _ in self._book.holdings(self._account)),
             *self._book.working.left(self._account),
             *(moved for moved, _ in (*self._foreign(), *self._after)),
         )

@@ -54,7 +54,19 @@ class Desk:
             ev.Tick(at=AT, instrument=instrument, bid=bid, ask=round(bid + 0.1, 2), data_type="live", mono_s=1000.0)
         )
 
-    def hold(self, instrument, quantity, account="DU1"):
+    def hold(self, instrument, quantity, account="DU1", summed=None):
+        """What the broker says, and what our fills add up to: the same, unless told otherwise."""
+        self.book.apply(
+            ev.PositionAdjusted(
+                at=AT,
+                account=account,
+                con_id=CON_IDS.get(instrument, 99),
+                instrument=instrument,
+                before=D(0),
+                after=D(quantity if summed is None else summed),
+                cause="opening",
+            )
+        )
         self.book.apply(
             ev.PositionReported(
                 at=AT,
@@ -166,6 +178,19 @@ def test_working_orders_count_against_what_may_be_reduced(desk):
     assert desk.ask(sell(3)) is None
     assert desk.refusal(sell(9), order=ref) is None  # the order itself does not count twice
     assert desk.refusal(sell(10), order=ref).limit == "only_reducing"
+
+
+def test_a_fill_that_the_position_does_not_show_yet_is_not_closed_again(desk):
+    """Between the execution and the report of the position both are possible: only what both allow reduces."""
+    desk.say("halt")
+    desk.hold(AAPL, 10, summed=4)
+    assert desk.ask(sell(4)) is None
+    assert desk.ask(sell(5)) == "only_reducing"
+    desk.hold(AAPL, -10, summed=0)
+    assert desk.ask(buy(1)) == "only_reducing"
+    desk.say("resume")
+    assert desk.ask(buy(91), max_position=D(90)) == "max_position"
+    assert desk.ask(sell(81), max_position=D(90)) == "max_position"
 
 
 def test_another_account_s_position_is_not_ours_to_reduce(desk):

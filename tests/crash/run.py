@@ -55,6 +55,10 @@ path = "journal.sqlite"
 [risk]
 max_notional = 1_000_000_000
 max_orders_per_minute = 1_000_000
+max_account_orders_per_minute = "none"
+duplicate_window_s = 0
+collar_percent = "none"
+trading_hours = "off"
 [[strategies]]
 name = "trader"
 run = "tests.crash.trader:trader"

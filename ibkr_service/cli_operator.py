@@ -1,0 +1,123 @@
+"""The operator's commands: they speak with the running daemon over its control socket (docs/control.md).
+
+`stop-entries`, `resume`, `cancel-all`, `halt` and `flatten` change something and need a daemon; `status` and `orders`
+say that there is none. Exit codes: 0 done, 1 asked and not (wholly) done, 2 no daemon, or no answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ibkr_service.app import EXIT_FAILED, EXIT_OK
+from ibkr_service.cli_options import AsJson, JournalFile, SettingsFile, fail
+from ibkr_service.control import Answer, ControlFailed, NoDaemon, Request, ask, socket_path
+from ibkr_service.embedded import embedded_journal
+from ibkr_service.settings import SettingsError, load_settings
+
+operator = typer.Typer()
+
+ANSWER_S, FLATTEN_S = 15.0, 600.0
+Preview = Annotated[bool, typer.Option("--preview", help="Say what would be done; do nothing.")]
+
+
+@operator.command()
+def status(*, settings: SettingsFile = None, journal: JournalFile = None, as_json: AsJson = False) -> None:
+    """How the running daemon is: link, trading, orders, positions."""
+    _say(_asked("status", settings, journal), as_json=as_json)
+
+
+@operator.command()
+def orders(*, settings: SettingsFile = None, journal: JournalFile = None, as_json: AsJson = False) -> None:
+    """The working orders that the running daemon knows, its own and those of others."""
+    _say(_asked("orders", settings, journal), as_json=as_json)
+
+
+@operator.command("stop-entries")
+def stop_entries(
+    *, settings: SettingsFile = None, journal: JournalFile = None, preview: Preview = False, as_json: AsJson = False
+) -> None:
+    """Let only orders leave that reduce a position. Working orders stay."""
+    _say(_asked("stop-entries", settings, journal, preview=preview), as_json=as_json)
+
+
+@operator.command()
+def resume(
+    *, settings: SettingsFile = None, journal: JournalFile = None, preview: Preview = False, as_json: AsJson = False
+) -> None:
+    """Let all orders leave again, after stop-entries, halt or flatten."""
+    _say(_asked("resume", settings, journal, preview=preview), as_json=as_json)
+
+
+@operator.command("cancel-all")
+def cancel_all(
+    *, settings: SettingsFile = None, journal: JournalFile = None, preview: Preview = False, as_json: AsJson = False
+) -> None:
+    """Cancel every working order of the service; those of others are left alone."""
+    _say(_asked("cancel-all", settings, journal, preview=preview), as_json=as_json)
+
+
+@operator.command()
+def halt(
+    *, settings: SettingsFile = None, journal: JournalFile = None, preview: Preview = False, as_json: AsJson = False
+) -> None:
+    """Cancel every working order, then let only orders leave that reduce a position."""
+    _say(_asked("halt", settings, journal, preview=preview), as_json=as_json)
+
+
+@operator.command()
+def flatten(
+    *, settings: SettingsFile = None, journal: JournalFile = None, preview: Preview = False, as_json: AsJson = False
+) -> None:
+    """Stop entries, cancel every working order, and close all positions by collared limits."""
+    _say(_asked("flatten", settings, journal, preview=preview), as_json=as_json)
+
+
+def _asked(verb: str, settings: Path | None, journal: str | None, *, preview: bool = False) -> Answer:
+    """Ask the daemon of these settings, be its gateway an embedded one or not."""
+    request = Request(verb, by=_user(), preview=preview)
+    paths = _sockets(settings, journal)
+    for path in paths:
+        try:
+            return asyncio.run(ask(path, request, FLATTEN_S if verb == "flatten" else ANSWER_S))
+        except NoDaemon:
+            continue
+        except ControlFailed as exc:
+            fail(str(exc))
+    return fail(f"no daemon is running (nobody listens at {' or '.join(map(str, paths))}): nothing was done")
+
+
+def _sockets(settings: Path | None, journal: str | None) -> list[Path]:
+    """Where the daemon of these settings listens: with an embedded gateway its journal has another name."""
+    try:
+        chosen = load_settings(settings, environ=os.environ, overrides={"journal.path": journal}, live_flag=False)
+    except SettingsError:  # these commands trade nothing anew: no --live is asked for
+        chosen = load_settings(settings, environ=os.environ, overrides={"journal.path": journal}, live_flag=True)
+    path = Path(chosen.journal.path)
+    return [socket_path(path), *([socket_path(embedded_journal(path))] if chosen.ibkr.mode == "simulated" else [])]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a name for its user
+        return f"user {os.getuid()}"
+
+
+def _say(answer: Answer, *, as_json: bool) -> None:
+    if as_json:
+        document = {"ok": answer.ok, "text": answer.text, "data": answer.data, "error": answer.error}
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    else:
+        for line in answer.text:
+            sys.stdout.write(line + "\n")
+        if answer.error:
+            sys.stderr.write(f"ibkr-service: {answer.error}\n")
+    raise typer.Exit(EXIT_OK if answer.ok else EXIT_FAILED)
