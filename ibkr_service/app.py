@@ -46,6 +46,7 @@ from ibkr_service.watchdog import Watchdog
 log = structlog.get_logger("ibkr_service")
 
 EXIT_OK, EXIT_FAILED, EXIT_UNUSABLE = 0, 1, 2
+SHUTTING_DOWN = "the service is shutting down"
 PUMP_BATCH = 256  # events recorded before the strategies get a turn
 SNAPSHOT_PAUSE_S, SNAPSHOT_RETRY_S = 0.01, 60.0  # between two steps; after the disk said no
 PRUNE_AFTER_S, PRUNE_PAUSE_S, PRUNE_EVERY_S = 600.0, 0.02, 86_400.0
@@ -287,7 +288,7 @@ class App:
         limit_s = self.config.shutdown_timeout_s
         log.info("shutting down", reason=self.stop_reason, limit_s=limit_s)
         for desk in tuple(self._desks):
-            desk.refuse_orders("the service is shutting down")
+            desk.refuse_orders(SHUTTING_DOWN)
         await _end(strategies, "strategies", limit_s)
         if self.config.open_orders_at_shutdown == "cancel":
             await self._cancel_open_orders(limit_s)
@@ -385,6 +386,8 @@ class App:
             facts_max=self.config.mailbox_max,
             overrun=overrun,
         )
+        if self.stop.is_set():
+            desk.refuse_orders(SHUTTING_DOWN)
         self._desks = [d for d in self._desks if not d.closed]
         self._desks.append(desk)
         return desk
