@@ -1,4 +1,4 @@
-"""The command line: `run`, `check`, `simulate`, and the commands of `cli_market.py`, `cli_journal.py`, `cli_operator.py`.
+"""The command line: `run`, `check`, `simulate`, and the commands of the other `cli_…` modules.
 
 Options override the environment, which overrides the file. A mistake in any of them is one line on standard error and
 exit code 2, before anything was started.
@@ -28,7 +28,18 @@ from ibkr_service.claims import claims_folder
 from ibkr_service.cli_journal import records
 from ibkr_service.cli_market import market
 from ibkr_service.cli_operator import operator
-from ibkr_service.cli_options import ClientId, Host, Live, LogLevel, Mode, Port, SettingsFile, fail, is_live
+from ibkr_service.cli_options import (
+    ClientId,
+    Host,
+    JournalFile,
+    Live,
+    LogLevel,
+    Mode,
+    Port,
+    SettingsFile,
+    fail,
+    is_live,
+)
 from ibkr_service.clock import SystemClock
 from ibkr_service.core.errors import FatalError, JournalError, ServiceError
 from ibkr_service.embedded import embedded_gateway

@@ -1,7 +1,7 @@
 """The operator's commands: they speak with the running daemon over its control socket (docs/control.md).
 
-`stop-entries`, `resume`, `cancel-all`, `halt` and `flatten` change something and need a daemon; `status` and `orders`
-say that there is none. Exit codes: 0 done, 1 asked and not (wholly) done, 2 no daemon, or no answer.
+`stop-entries`, `resume`, `cancel-all`, `halt` and `flatten` change something and need a daemon; `status` and
+`open-orders` say that there is none. Exit codes: 0 done, 1 asked and not (wholly) done, 2 no daemon, or no answer.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def status(*, settings: SettingsFile = None, journal: JournalFile = None, as_jso
     _say(_asked("status", settings, journal), as_json=as_json)
 
 
-@operator.command()
-def orders(*, settings: SettingsFile = None, journal: JournalFile = None, as_json: AsJson = False) -> None:
+@operator.command("open-orders")
+def open_orders(*, settings: SettingsFile = None, journal: JournalFile = None, as_json: AsJson = False) -> None:
     """The working orders that the running daemon knows, its own and those of others."""
     _say(_asked("orders", settings, journal), as_json=as_json)
 
