@@ -25,6 +25,7 @@ from ibkr_service import daemon, log, tables, tables_chain
 from ibkr_service.api import BrokerApi, IBKRIBInsyncApi, SimulatedBrokerApi
 from ibkr_service.app import EXIT_FAILED, EXIT_OK
 from ibkr_service.barfile import check_file, write_bars
+from ibkr_service.cli_daemon import seen_by_daemon
 from ibkr_service.cli_options import (
     AsJson,
     Connection,
@@ -39,6 +40,7 @@ from ibkr_service.cli_options import (
     strikes_of,
 )
 from ibkr_service.clock import SystemClock
+from ibkr_service.core.account import AccountSummary, HeldPosition
 from ibkr_service.core.bars import Bar, bar_size
 from ibkr_service.core.chain import ChainRequest, OptionChain
 from ibkr_service.core.errors import FatalError, InvalidIntent, InvalidRequest, JournalError, ServiceError
@@ -123,7 +125,7 @@ def account(*, connection: Connection, unmasked: Unmasked = False, as_json: AsJs
         await _until(lambda: broker.desk.account_summary().daily_pnl is not None)
         return await broker.get_account_summary()
 
-    found = look(connection, "account", ask)
+    found = seen_by_daemon(connection, "account", AccountSummary) or look(connection, "account", ask)
     if as_json:
         print_json(tables.account_document(found, unmasked=unmasked))
     else:
@@ -139,7 +141,11 @@ def positions(*, connection: Connection, unmasked: Unmasked = False, as_json: As
         await _until(lambda: all(held.daily_pnl is not None for held in broker.desk.positions().values()))
         return broker.desk.book.account, await broker.get_positions()
 
-    name, found = look(connection, "positions", ask)
+    told = seen_by_daemon(connection, "positions", tuple[str, list[HeldPosition]])
+    if told is None:
+        name, found = look(connection, "positions", ask)
+    else:
+        name, found = told[0], {held.instrument: held for held in told[1]}
     now = SystemClock().now()
     if as_json:
         print_json(tables.positions_document(name, found, now, unmasked=unmasked))

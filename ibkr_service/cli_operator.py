@@ -6,10 +6,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import getpass
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,10 +14,9 @@ from typing import Annotated
 import typer
 
 from ibkr_service.app import EXIT_FAILED, EXIT_OK
+from ibkr_service.cli_daemon import asked, sockets
 from ibkr_service.cli_options import AsJson, JournalFile, SettingsFile, fail
-from ibkr_service.control import Answer, ControlFailed, NoDaemon, Request, ask, socket_path
-from ibkr_service.embedded import embedded_journal
-from ibkr_service.settings import SettingsError, load_settings
+from ibkr_service.control import Answer
 
 operator = typer.Typer()
 
@@ -81,34 +77,12 @@ def flatten(
 
 
 def _asked(verb: str, settings: Path | None, journal: str | None, *, preview: bool = False) -> Answer:
-    """Ask the daemon of these settings, be its gateway an embedded one or not."""
-    request = Request(verb, by=_user(), preview=preview)
-    paths = _sockets(settings, journal)
-    for path in paths:
-        try:
-            return asyncio.run(ask(path, request, FLATTEN_S if verb == "flatten" else ANSWER_S))
-        except NoDaemon:
-            continue
-        except ControlFailed as exc:
-            fail(str(exc))
-    return fail(f"no daemon is running (nobody listens at {' or '.join(map(str, paths))}): nothing was done")
-
-
-def _sockets(settings: Path | None, journal: str | None) -> list[Path]:
-    """Where the daemon of these settings listens: with an embedded gateway its journal has another name."""
-    try:
-        chosen = load_settings(settings, environ=os.environ, overrides={"journal.path": journal}, live_flag=False)
-    except SettingsError:  # these commands trade nothing anew: no --live is asked for
-        chosen = load_settings(settings, environ=os.environ, overrides={"journal.path": journal}, live_flag=True)
-    path = Path(chosen.journal.path)
-    return [socket_path(path), *([socket_path(embedded_journal(path))] if chosen.ibkr.mode == "simulated" else [])]
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without a name for its user
-        return f"user {os.getuid()}"
+    """Ask the daemon of these settings; without one it is an error, since nothing was done."""
+    paths = sockets(settings, journal)
+    answer = asked(paths, verb, FLATTEN_S if verb == "flatten" else ANSWER_S, preview=preview)
+    if answer is None:
+        return fail(f"no daemon is running (nobody listens at {' or '.join(map(str, paths))}): nothing was done")
+    return answer
 
 
 def _say(answer: Answer, *, as_json: bool) -> None:

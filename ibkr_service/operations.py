@@ -23,6 +23,7 @@ from ibkr_service.log import mask_account, mask_accounts
 
 log = structlog.get_logger("ibkr_service.operator")
 
+LOOKING = frozenset({"status", "orders", "positions", "account"})
 CONFIRM_S = 5.0  # how long the broker's word on cancellations is waited for
 LOOK_S = 0.05
 
@@ -37,6 +38,7 @@ class Operations:
             "status": self._status,
             "orders": self._orders,
             "positions": self._positions,
+            "account": self._account,
             "stop-entries": self._stop_entries,
             "resume": self._resume,
             "cancel-all": self._cancel_all,
@@ -49,7 +51,7 @@ class Operations:
         verb = self._verbs.get(request.verb)
         if verb is None:
             return Answer(ok=False, error=f"there is no verb {request.verb!r}, only {', '.join(self._verbs)}")
-        if request.verb not in {"status", "orders", "positions"}:
+        if request.verb not in LOOKING:
             log.warning("operator", verb=request.verb, by=request.by, preview=request.preview)
         answer: Answer = await verb(request)
         return answer
@@ -98,18 +100,16 @@ class Operations:
         return Answer(ok=True, text=tuple(text or ["no working orders"]), data={"ours": ours, "others": others})
 
     async def _positions(self, _request: Request) -> Answer:
-        held = self._app.book.held_positions()
-        rows = [
-            {
-                "instrument": str(instrument),
-                "quantity": f"{position.quantity:f}",
-                "average_cost": None if position.average_cost is None else f"{position.average_cost:f}",
-                "unrealized_pnl": None if position.unrealized_pnl is None else f"{position.unrealized_pnl:f}",
-            }
-            for instrument, position in held.items()
-        ]
-        text = tuple(f"{row['quantity']} {row['instrument']}" for row in rows) or ("no positions",)
-        return Answer(ok=True, text=text, data=rows)
+        book = self._app.book
+        held = book.held_positions()
+        text = tuple(f"{worded(one.quantity)} {instrument}" for instrument, one in held.items()) or ("no positions",)
+        return Answer(ok=True, text=text, data=(book.account, list(held.values())))
+
+    async def _account(self, _request: Request) -> Answer:
+        summary = self._app.book.account_summary()
+        worth = "unknown" if summary.net_liquidation is None else worded(summary.net_liquidation)
+        text = (f"{mask_account(summary.account)}: net liquidation {worth} {summary.base_currency or ''}".rstrip(),)
+        return Answer(ok=True, text=text, data=summary)
 
     # --- deciding ----------------------------------------------------------------------------------------------------
 

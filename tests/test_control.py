@@ -166,6 +166,9 @@ def test_the_commands_speak_with_a_running_daemon(tmp_path):
         code, out, _ = command("stop-entries")
         assert code == 0
         assert "only orders that reduce" in out
+        code, out, error = command("positions")
+        assert (code, "the running daemon was asked" in error) == (0, True)
+        assert "holds nothing" in out
         code, out, _ = command("status", "--json")
         assert json.loads(out)["data"]["trading"] == "entries stopped"
     finally:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal as D
 
+import msgspec
 import pytest
 
 from ibkr_service.control import Request
 from ibkr_service.core import events as ev
+from ibkr_service.core.account import AccountSummary, HeldPosition
 from ibkr_service.core.errors import Refused
 from ibkr_service.core.instrument import Forex, Option, Stock
 from ibkr_service.core.intent import Intent
@@ -143,3 +145,18 @@ async def test_verbs_that_nobody_knows(stage):
     assert (await do(operations, "orders")).text == ("no working orders",)
     assert (await do(operations, "positions")).text == ("no positions",)
     assert D(0) == status.data["positions"]
+
+
+async def test_what_the_socket_carries_can_be_read_back(stage):
+    """Account and positions as values, through JSON, equal to those of the book."""
+    world, trader, operations = stage
+    await bought(trader, world, AAPL, 10)
+    book = world.app.book
+
+    async def through_json(verb, kind):
+        answer = msgspec.json.decode(msgspec.json.encode(await do(operations, verb)))
+        return msgspec.convert(answer["data"], kind, strict=False)
+
+    name, held = await through_json("positions", tuple[str, list[HeldPosition]])
+    assert (name, {one.instrument: one for one in held}) == (book.account, book.held_positions())
+    assert await through_json("account", AccountSummary) == book.account_summary()

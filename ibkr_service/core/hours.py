@@ -8,7 +8,7 @@ day that was told nothing is known, which is neither open nor closed.
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -22,11 +22,11 @@ _SESSION = re.compile(r"(\d{8}):(\d{4})-(?:(\d{8}):)?(\d{4})")
 
 
 class Hours(msgspec.Struct, frozen=True):
-    """The sessions of one contract, oldest first.
+    """The sessions of one contract, oldest first, all moments in UTC (in other zones they would compare slowly).
 
     Args:
         trading: all of them. liquid: the regular ones. known_from, known_until: what lies outside is not known.
-        source: the contract's own details, or a calendar in their place.
+        source: the contract's own details, or a calendar in their place. zone: the exchange's, for people.
     """
 
     trading: tuple[Session, ...]
@@ -34,6 +34,7 @@ class Hours(msgspec.Struct, frozen=True):
     known_from: datetime
     known_until: datetime
     source: Source = "contract"
+    zone: str = "UTC"
 
     def covers(self, now: datetime) -> bool:
         """Whether anything is known of this moment."""
@@ -47,9 +48,10 @@ class Hours(msgspec.Struct, frozen=True):
         return any(opens <= now < closes for opens, closes in sessions)
 
     def opens_next(self, now: datetime, *, outside_rth: bool) -> datetime | None:
-        """When the next session begins, as far as that is known."""
+        """When the next session begins, in the exchange's zone, as far as that is known."""
         sessions = self.trading if outside_rth else self.liquid
-        return min((opens for opens, _ in sessions if opens > now), default=None)
+        opens = min((opens for opens, _ in sessions if opens > now), default=None)
+        return None if opens is None else opens.astimezone(ZoneInfo(self.zone))
 
 
 def hours_of(trading: str, liquid: str, zone: str) -> Hours | None:
@@ -64,7 +66,7 @@ def hours_of(trading: str, liquid: str, zone: str) -> Hours | None:
     days = [*all_of[1], *regular[1]]
     # A session that begins on the evening before belongs to the first day, and so does that evening.
     first = min([min(days), *(opens for opens, _ in all_of[0])])
-    return Hours(all_of[0], regular[0], first, max(days) + DAY)
+    return Hours(all_of[0], regular[0], first, max(days) + DAY, zone=zone)
 
 
 def _sessions(text: str, zone: ZoneInfo) -> tuple[tuple[Session, ...], list[datetime]] | None:
@@ -92,5 +94,5 @@ def _sessions(text: str, zone: ZoneInfo) -> tuple[tuple[Session, ...], list[date
 
 def _moment(day: str, at: str, zone: ZoneInfo) -> datetime:
     if at == "2400":
-        return datetime.strptime(day, "%Y%m%d").replace(tzinfo=zone) + DAY
-    return datetime.strptime(day + at, "%Y%m%d%H%M").replace(tzinfo=zone)
+        return (datetime.strptime(day, "%Y%m%d").replace(tzinfo=zone) + DAY).astimezone(UTC)
+    return datetime.strptime(day + at, "%Y%m%d%H%M").replace(tzinfo=zone).astimezone(UTC)

@@ -93,14 +93,15 @@ def duplicate(asked: Asked) -> Refused | None:
     window_s = asked.limits.duplicate_window_s
     if not window_s or asked.changing is not None:
         return None
+    since = asked.now - timedelta(seconds=window_s)
     for at, ref in asked.book.recent_orders(asked.strategy):
-        age_s = (asked.now - at).total_seconds()
-        if age_s >= window_s:
+        if at <= since:
             return None
         order = asked.book.orders.get(ref)
         if order is None or order.state in NEVER_SENT:
             continue
         if asked.intent in (order.intent, order.wished):
+            age_s = (asked.now - at).total_seconds()
             return Refused("duplicate_window_s", f"the same order once in {window_s:g} s", f"again after {age_s:.3f} s")
     return None
 
