@@ -29,7 +29,15 @@ from ibkr_service.broker.session import Session
 from ibkr_service.claims import Claims
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
-from ibkr_service.core.errors import FatalError, GatewayError, JournalError, ServiceError, Unfit
+from ibkr_service.core.errors import (
+    FatalError,
+    GatewayError,
+    JournalError,
+    NotReady,
+    ServiceError,
+    Unfit,
+    UnknownAccount,
+)
 from ibkr_service.core.limits import Limits, tightened
 from ibkr_service.core.link import Link
 from ibkr_service.core.refs import Refs, run_id
@@ -47,6 +55,7 @@ log = structlog.get_logger("ibkr_service")
 
 EXIT_OK, EXIT_FAILED, EXIT_UNUSABLE = 0, 1, 2
 SHUTTING_DOWN = "the service is shutting down"
+QUARANTINE_REMINDER_S = 600.0  # how often a quarantine is said again while it lasts
 PUMP_BATCH = 256  # events recorded before the strategies get a turn
 SNAPSHOT_PAUSE_S, SNAPSHOT_RETRY_S = 0.01, 60.0  # between two steps; after the disk said no
 PRUNE_AFTER_S, PRUNE_PAUSE_S, PRUNE_EVERY_S = 600.0, 0.02, 86_400.0
@@ -97,6 +106,7 @@ def config_of(settings: Settings) -> AppConfig:
             max_rate_per_s=ibkr.max_rate_per_s,
             request_timeout_s=ibkr.request_timeout_s,
             ack_timeout_s=ibkr.ack_timeout_s,
+            absent_after_s=ibkr.absent_after_s,
             probe_interval_s=ibkr.probe_interval_s,
             probe_timeout_s=ibkr.probe_timeout_s,
             wedged_timeout_s=ibkr.wedged_timeout_s,
@@ -200,7 +210,7 @@ class App:
         self._observer = observer
         self._desks: list[Desk] = []
         try:
-            self.hub = Hub(self.journal, self._observe, observer)
+            self.hub = Hub(self.journal, self._observe, observer, absent_after_s=config.session.absent_after_s)
             self.hub.recover()
             self.book = self.hub.book
             self.inbox = Inbox(config.inbox_max)
@@ -255,6 +265,29 @@ class App:
             self.hub.record(ev.ServiceStopped(at=self.clock.now(), reason=self.stop_reason))
             self._snapshot_at_the_end()
 
+    def accept_quarantine(self, account: str, by: str) -> None:
+        """A person takes an account as the broker shows it: what was unexplained is adopted, and all orders may leave.
+
+        Args:
+            by: who, for the journal.
+
+        Raises:
+            UnknownAccount: it is not in quarantine. NotReady: what the broker holds is not verified now.
+            JournalError: the disk refuses writes; nothing has changed.
+        """
+        if account not in self.book.quarantines:
+            raise UnknownAccount("this account is not in quarantine")
+        if self.book.link is not Link.READY:
+            raise NotReady(f"the link is {self.book.link.name}: what the broker holds is not verified; try again")
+        self.hub.decide(ev.QuarantineEnded(at=self.clock.now(), account=account, by=by))
+
+    async def _remind(self) -> None:
+        """What only a person can end must not be forgotten: say it again."""
+        while True:
+            await asyncio.sleep(QUARANTINE_REMINDER_S)
+            for quarantine in self.book.quarantines.values():
+                narrate.say(quarantine)
+
     def request_stop(self, reason: str) -> None:
         """Begin an orderly shutdown; `run` returns when it is done."""
         if not self.stop.is_set():
@@ -271,7 +304,10 @@ class App:
                 pump = parts.create_task(self._pump(), name="pump")
                 session = parts.create_task(self.session.run(), name="session")
                 strategies = parts.create_task(self.supervisor.run(), name="supervisor")
-                upkeep = [parts.create_task(self._take_snapshots(), name="snapshots")]
+                upkeep = [
+                    parts.create_task(self._take_snapshots(), name="snapshots"),
+                    parts.create_task(self._remind(), name="reminder"),
+                ]
                 if self.config.keep_days:
                     upkeep.append(parts.create_task(self._prune(self.config.keep_days), name="pruning"))
                 await self.stop.wait()

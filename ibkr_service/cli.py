@@ -44,6 +44,7 @@ from ibkr_service.clock import SystemClock
 from ibkr_service.core.errors import FatalError, JournalError, ServiceError
 from ibkr_service.embedded import embedded_gateway
 from ibkr_service.settings import SettingsError, SimulatorSettings, StrategySettings, describe, load_settings
+from ibkr_service.sim import scenarios
 from ibkr_service.story import Story
 
 app = typer.Typer(
@@ -196,8 +197,16 @@ def simulate(
     replay: Replay = None,
     speed: Speed = None,
     hours: Hours = None,
+    scenario: Annotated[str | None, typer.Option(help="Let this misfortune happen; `list` names them.")] = None,
 ) -> None:
     """Run the simulated gateway alone, until SIGTERM or SIGINT."""
+    if scenario == "list":
+        sys.stdout.write("".join(f"{one}\n" for one in scenarios.SCENARIOS.values()))
+        return
+    try:
+        misfortune = scenarios.named(scenario) if scenario is not None else None
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from None
     overrides = {
         "simulator.seed": seed,
         "simulator.replay": replay,
@@ -207,18 +216,36 @@ def simulate(
     chosen = load_settings(settings, environ=os.environ, overrides=overrides, live_flag=is_live(settings))
     with asyncio.Runner(loop_factory=daemon.loop_factory()) as runner:
         try:
-            runner.run(_simulate(chosen.simulator, host, port))
+            runner.run(_simulate(chosen.simulator, host, port, misfortune))
         except OSError as exc:
             fail(f"cannot listen on {host}:{port}: {exc.strerror or exc}")
 
 
-async def _simulate(simulator: SimulatorSettings, host: str, port: int) -> None:
+async def _simulate(
+    simulator: SimulatorSettings, host: str, port: int, scenario: scenarios.Scenario | None = None
+) -> None:
     stop = asyncio.Event()
     with _stopping(stop):
-        async with embedded_gateway(simulator, SystemClock(), host, port) as server:
-            sys.stdout.write(f"listening on {host}:{server.port}\n")
-            sys.stdout.flush()
+        async with (
+            embedded_gateway(simulator, SystemClock(), host, port, scenario) as server,
+            asyncio.TaskGroup() as play,
+        ):
+            script = None
+            if scenario is not None:
+                _announce(f"scenario {scenario}")
+                for key, value in scenario.settings.items():
+                    _announce(f"the service needs {key} = {value}")
+                script = play.create_task(scenario.play(server, scenarios.Bystander(_announce)), name="scenario")
+                script.add_done_callback(lambda _: _announce("the scenario has been played"))
+            _announce(f"listening on {host}:{server.port}")
             await stop.wait()
+            if script is not None:
+                script.cancel()
+
+
+def _announce(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 @contextmanager

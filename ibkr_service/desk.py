@@ -30,6 +30,7 @@ from ibkr_service.core.errors import (
     UnknownOrder,
 )
 from ibkr_service.core.increments import fitted
+from ibkr_service.core.instrument import Bag
 from ibkr_service.core.orders import Intent, Order
 from ibkr_service.core.payoff import Money
 from ibkr_service.core.preview import Preview
@@ -149,15 +150,18 @@ class Desk(View):
         if account not in self.book.accounts:
             raise Refused("account", "one of this login's", "another")
         ref = self._refs.next(self.name, key)
+        order_id, session = self._wire.next_order_id()
         self._hub.commit(
             ev.OrderSubmitted(
                 at=now,
+                session=session,
                 ref=ref,
                 key=key,
                 strategy=self.name,
                 account=account,
                 intent=intent,
                 wish=None if wish is intent else wish,
+                order_id=order_id,
             )
         )
         self._send(self.book.orders[ref])
@@ -245,9 +249,11 @@ class Desk(View):
             account = intent.account or default_account
             if account not in self.book.accounts:
                 raise Refused("account", "one of this login's", "another")
+            order_id, session = self._wire.next_order_id()
             facts.append(
                 ev.OrderSubmitted(
                     at=now,
+                    session=session,
                     ref=self._refs.next(self.name, key),
                     key=key,
                     strategy=self.name,
@@ -255,6 +261,7 @@ class Desk(View):
                     intent=intent,
                     wish=None if wish == intent else wish,
                     parent=facts[0].ref if is_bracket and facts else "",
+                    order_id=order_id,
                 )
             )
         self._hub.commit_all(facts)
@@ -278,6 +285,8 @@ class Desk(View):
 
     def _fitted(self, intent: Intent) -> Intent:
         """The intent as it can be sent: its fields known, its prices on the instrument's increments."""
+        if isinstance(intent.instrument, Bag):
+            raise InvalidIntent(f"{intent.instrument} cannot be ordered as it is: make a spread of its legs")
         if intent.fields:
             self._wire.check_fields(intent)
         if isinstance(intent.instrument, Spread):

@@ -16,25 +16,29 @@ from ibkr_service.clock import Clock
 from ibkr_service.core.errors import Unfit
 from ibkr_service.settings import SimulatorSettings
 from ibkr_service.sim import Gateway, GatewayConfig, ReplayError, ReplayFile, Server, serve
+from ibkr_service.sim.scenarios import Scenario
 
 
 @asynccontextmanager
 async def embedded_gateway(
-    settings: SimulatorSettings, clock: Clock, host: str = "127.0.0.1", port: int = 0
+    settings: SimulatorSettings, clock: Clock, host: str = "127.0.0.1", port: int = 0, scenario: Scenario | None = None
 ) -> AsyncIterator[Server]:
     """A simulated gateway, on a free loopback port unless told otherwise, for as long as the context lasts.
+
+    Args:
+        scenario: what the gateway has to be like for it comes before the settings.
 
     Raises:
         Unfit: the recording cannot be read.
     """
-    server = await serve(gateway_of(settings, clock), host, port)
+    server = await serve(gateway_of(settings, clock, scenario), host, port)
     try:
         yield server
     finally:
         await server.close()
 
 
-def gateway_of(settings: SimulatorSettings, clock: Clock) -> Gateway:
+def gateway_of(settings: SimulatorSettings, clock: Clock, scenario: Scenario | None = None) -> Gateway:
     """The simulated gateway that the settings describe.
 
     Raises:
@@ -50,7 +54,7 @@ def gateway_of(settings: SimulatorSettings, clock: Clock) -> Gateway:
         nightly_reset=time.fromisoformat(settings.nightly_reset) if settings.nightly_reset else None,
     )
     try:
-        return Gateway(config)
+        return Gateway(config if scenario is None else replace(config, **scenario.gateway))
     except (ReplayError, ValueError) as exc:
         raise Unfit(f"simulator.replay: {exc}") from exc
 

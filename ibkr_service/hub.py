@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from ibkr_service.core import events as ev
-from ibkr_service.core.book import Book
+from ibkr_service.core.book import ABSENT_AFTER_S, Book
 from ibkr_service.core.errors import JournalError, ServiceError
 from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.link import Link
@@ -68,7 +68,7 @@ class Hub:
 
     Args:
         journal: where facts are kept. observer: sees every event but ticks after it was recorded (log lines, the
-        demo's printed fills); `tick_observer` sees the ticks.
+        demo's printed fills); `tick_observer` sees the ticks. absent_after_s: see `Book`.
     """
 
     def __init__(
@@ -76,8 +76,10 @@ class Hub:
         journal: Journal,
         observer: Callable[[ev.Event], None] = lambda _event: None,
         tick_observer: Callable[[ev.Event], None] | None = None,
+        *,
+        absent_after_s: float = ABSENT_AFTER_S,
     ) -> None:
-        self.book = Book()
+        self.book = Book(absent_after_s=absent_after_s)
         self.snapshots = Snapshots(journal, self.book)
         self.unsaved: deque[ev.Event] = deque()
         self._untold: deque[ev.Event] = deque()  # decisions that only the journal and the book know of yet
@@ -160,6 +162,16 @@ class Hub:
             assert not derived, "nothing follows from a decision until it is carried out"
             self._untold.append(event)
 
+    def decide(self, event: ev.Event) -> None:
+        """Take in a person's decision, and what follows from it: without the journal it does not happen.
+
+        Raises:
+            JournalError: it could not be written; nothing has changed.
+        """
+        self._drain_unsaved()
+        self._journal.append(event)
+        self._take(event)
+
     def tick(self, tick: ev.Tick) -> None:
         """A tick's short way: never journalled, nothing follows from it."""
         instrument = tick.instrument
@@ -222,7 +234,13 @@ class Hub:
                 fill = self.book.fill_by_exec_id(event.exec_id)
                 return fill is not None and self._owner(fill.ref) == subscriber.name
             case (
-                ev.LinkChanged() | ev.FarmChanged() | ev.PositionReported() | ev.PositionAdjusted() | ev.BrokerNotice()
+                ev.LinkChanged()
+                | ev.FarmChanged()
+                | ev.PositionReported()
+                | ev.PositionAdjusted()
+                | ev.QuarantineBegan()
+                | ev.QuarantineEnded()
+                | ev.BrokerNotice()
             ):
                 return True
             case _:

@@ -124,13 +124,7 @@ class Journal:
         Raises:
             JournalError: a row cannot be read back.
         """
-        for seq, body in self._db.execute("SELECT seq, body FROM journal WHERE seq > ? ORDER BY seq", (after,)):
-            try:
-                yield _decoder.decode(body)
-            except msgspec.DecodeError as exc:
-                raise JournalError(
-                    f"journal {self.path}, row {seq}, cannot be read ({exc}): restore a backup or move it away"
-                ) from exc
+        yield from facts(self._db, self.path, after)
 
     # --- the snapshot (snapshots.py) ---------------------------------------------------------------------------------
 
@@ -267,6 +261,21 @@ def _body(event: ev.Event) -> str:
     except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as exc:
         raise JournalError(f"a {type(event).__name__} that could not be read back is not written: {exc}") from exc
     return body.decode()
+
+
+def facts(db: sqlite3.Connection, path: Path, after: int = 0) -> Iterator[ev.Event]:
+    """All facts of an open journal database that came after one, oldest first.
+
+    Raises:
+        JournalError: a row cannot be read back.
+    """
+    for seq, body in db.execute("SELECT seq, body FROM journal WHERE seq > ? ORDER BY seq", (after,)):
+        try:
+            yield _decoder.decode(body)
+        except msgspec.DecodeError as exc:
+            raise JournalError(
+                f"journal {path}, row {seq}, cannot be read ({exc}): restore a backup or move it away"
+            ) from exc
 
 
 def export(db: sqlite3.Connection, first: int = 0) -> Iterator[str]:

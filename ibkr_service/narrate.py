@@ -51,10 +51,8 @@ def say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per 
                 average_cost=str(event.average_cost),
                 account=event.account,
             )
-        case ev.PositionAdjusted(cause="unexplained"):
-            log.error("position differs from our fills", instrument=str(event.instrument), **_change(event))
-        case ev.PositionAdjusted():
-            log.warning("position adjusted", instrument=str(event.instrument), cause=event.cause, **_change(event))
+        case ev.PositionAdjusted() | ev.QuarantineBegan() | ev.QuarantineEnded():
+            _say_difference(event)
         case ev.SubscriptionFailed():
             log.error("no market data", instrument=str(event.instrument), code=event.code, text=event.text)
         case ev.SubscriptionWaiting():
@@ -93,5 +91,13 @@ def _say_modification(event: ev.ModificationRequested | ev.ModificationSettled) 
         say_so("modification", outcome=event.outcome, ref=event.ref, holds=str(event.intent), why=event.why)
 
 
-def _change(event: ev.PositionAdjusted) -> dict[str, str]:
-    return {"before": str(event.before), "after": str(event.after)}
+def _say_difference(event: ev.PositionAdjusted | ev.QuarantineBegan | ev.QuarantineEnded) -> None:
+    match event:
+        case ev.QuarantineBegan():
+            say, since = "account in quarantine: only reducing orders, until a person accepts", f"{event.at:%F %T}"
+            log.error(say, account=event.account, why=event.why, since=since)
+        case ev.QuarantineEnded():
+            log.warning("quarantine ended", account=event.account, by=event.by)
+        case ev.PositionAdjusted():
+            change = {"before": str(event.before), "after": str(event.after)}
+            log.warning("position adjusted", instrument=str(event.instrument), cause=event.cause, **change)

@@ -59,7 +59,16 @@ OF_A_CLOSED_ORDER = frozenset(
 )
 _TERMINAL = frozenset(state.name for state in TERMINAL)
 # What may follow from a look at the broker, and stands right behind it.
-_OF_A_LOOK = frozenset({"PositionReported", "ModificationSettled", "OrderResolved", "OrderChanged", "PositionAdjusted"})
+_OF_A_LOOK = frozenset(
+    {
+        "PositionReported",
+        "ModificationSettled",
+        "OrderResolved",
+        "OrderChanged",
+        "PositionAdjusted",
+        "QuarantineBegan",
+    }
+)
 
 
 class Pruning:

@@ -83,6 +83,7 @@ class IbkrSettings(Table):
     max_rate_per_s: Rate = 40
     request_timeout_s: Seconds = 30.0
     ack_timeout_s: Seconds = 10.0
+    absent_after_s: Seconds = 30.0
     probe_interval_s: ProbeSeconds = 5.0
     probe_timeout_s: Seconds = 10.0
     wedged_timeout_s: Seconds = 30.0

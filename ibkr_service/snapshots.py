@@ -52,7 +52,7 @@ class Head(msgspec.Struct, frozen=True):
 def kept() -> Iterator[tuple[str, Any]]:
     """The fields of a book that outlive a session, with their types."""
     for field in msgspec.structs.fields(Book):
-        if field.name not in Book.OF_THE_SESSION | Book.DERIVED:
+        if field.name not in Book.OF_THE_SESSION | Book.DERIVED | Book.SETTINGS:
             yield field.name, field.type
 
 
@@ -134,7 +134,7 @@ class Snapshots:
 
     def _forget(self) -> None:
         fresh = Book()
-        for field in self._book.__struct_fields__:
+        for field in set(self._book.__struct_fields__) - Book.SETTINGS:
             setattr(self._book, field, getattr(fresh, field))
         self.seq, self._above, self._parts = 0, 0, 0
 

@@ -34,6 +34,10 @@ class Wire(Protocol):
         """The account that so many orders would name; raises `NotReady` or `Paced` if they cannot leave now."""
         ...
 
+    def next_order_id(self) -> tuple[int, int]:
+        """The id that the next order leaves with, and the connection's number."""
+        ...
+
     def place(self, order: Order) -> tuple[int, int]:
         """Send; returns (order id, connection number). Raises `NotReady` or `Paced` if it was not sent."""
         ...

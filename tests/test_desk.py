@@ -53,6 +53,7 @@ class Wire:
 
     def __init__(self, journal):
         self.placed = []
+        self.ids = 0
         self.cancelled = []
         self.modified = []
         self.grid = None  # the increments that are known
@@ -66,6 +67,11 @@ class Wire:
         if self.refuses is not None:
             raise self.refuses
         return "DU1"
+
+    def next_order_id(self):
+        """One more than the last."""
+        self.ids += 1
+        return self.ids, 1
 
     def place(self, order):
         """Remember it, and how much was journalled by then."""

@@ -172,3 +172,30 @@ async def test_the_demo_ends_by_itself(tmp_path):
         assert "link SYNCING -> READY" in out.decode()
         assert "Positions" in out.decode()
         assert "DU1234567" not in (out + err).decode()
+
+
+async def test_a_scenario_is_played_live(tmp_path):
+    """`simulate --scenario`: it says what it is and what it needs, listens, and the client's machine is asked for."""
+    async with (
+        asyncio.timeout(60),
+        process("simulate", "--port", "0", "--scenario", "first-start-with-positions") as gateway,
+    ):
+        assert gateway.stdout is not None
+        said = b""
+        while b"played" not in said:
+            said += await gateway.stdout.readline()
+        assert b"scenario first-start-with-positions: the first start" in said
+        assert b"listening on 127.0.0.1:" in said
+        port = int(said.split(b"127.0.0.1:")[1].split()[0])
+        async with process("positions", "--port", str(port), "--json", cwd=tmp_path) as asking:
+            out, err = await asking.communicate()
+        assert asking.returncode == 0, err.decode()
+        assert '"AAPL"' in out.decode()
+
+
+async def test_a_scenario_that_there_is_not_is_refused():
+    """With the names of those that there are."""
+    async with asyncio.timeout(30), process("simulate", "--scenario", "doomsday") as gateway:
+        _, err = await gateway.communicate()
+        assert gateway.returncode == 2
+        assert b"fill-while-cut" in err

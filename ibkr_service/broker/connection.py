@@ -167,11 +167,21 @@ class Connection:
             open_perm_ids=tuple(perm_id for _, perm_id in open_orders),
             completed=tuple((order.orderRef, state.status) for _, order, state in completed if order.orderRef),
             orders_visible=orders,
+            doubled_refs=_doubled(open_orders),
         )
 
     def stamp(self) -> datetime:
         """Now, on the service's clock."""
         return self._clock.now()
+
+
+def _doubled(open_orders: list[tuple[str, int]]) -> tuple[str, ...]:
+    """The references that stand on more than one order, in the order in which they were shown."""
+    perm_ids: dict[str, set[int]] = {}
+    for ref, perm_id in open_orders:
+        if ref and perm_id:
+            perm_ids.setdefault(ref, set()).add(perm_id)
+    return tuple(ref for ref, ids in perm_ids.items() if len(ids) > 1)
 
 
 class _Answers:

@@ -98,7 +98,8 @@ class Intake:
         self._ib.wrapper.on_tickers = None
 
     def sent(self, ref: str) -> None:
-        """An order left; the broker should acknowledge it."""
+        """An order left; the broker should acknowledge it. In the order of sending, also what is sent again."""
+        self.unacknowledged.pop(ref, None)
         self.unacknowledged[ref] = asyncio.get_running_loop().time()
         self.order_sent.set()
 
@@ -119,9 +120,11 @@ class Intake:
     # --- messages ----------------------------------------------------------------------------------------------------
 
     @guarded
-    def on_message(self, request: int, code: int, text: str, _reject_json: str) -> None:
+    def on_message(self, request: int, code: int, text: str, reject_json: str) -> None:
         """An error, warning or notice: to the link, a farm, an order, a subscription, or just on record."""
         at = self._clock.now()
+        if reject_json:
+            text = f"{text} ({'; '.join(translate.reject_words(reject_json))})"
         if (signal := codes.LINK_SIGNALS.get(code)) is not None:
             self._on_signal(signal)
             self._put(ev.LinkSignalled(at=at, session=self.session, signal=signal, why=text, code=code))

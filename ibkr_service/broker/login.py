@@ -27,6 +27,7 @@ class SessionConfig:
     max_rate_per_s: int = 40
     request_timeout_s: float = 30.0
     ack_timeout_s: float = 10.0
+    absent_after_s: float = 30.0
     probe_interval_s: float = 5.0
     probe_timeout_s: float = 10.0
     wedged_timeout_s: float = 30.0

@@ -40,7 +40,7 @@ from ibkr_service.core.errors import (
     SyncFailed,
 )
 from ibkr_service.core.link import Signal
-from ibkr_service.core.orders import Intent, Order, OrderState
+from ibkr_service.core.orders import Intent, Order
 
 log = structlog.get_logger("ibkr_service.broker")
 
@@ -52,7 +52,6 @@ DOUBT_SETTLES_S = 1.0  # after an error on an order, its status usually follows 
 TIMER_STEP_S = 0.001  # a wait shorter than floats can add to the time would not end
 JUDGE_GRACE_S = 0.1  # deadlines are judged after bytes that are already waiting were read
 CHANGE = "change of "  # before the reference, where a modification waits to be acknowledged
-IDS_HIDDEN_MAX = 10_000  # requests take ids, too: so far beyond the last one may be an id that a crash kept from us
 READY_RESETS_BACKOFF_S = 30.0  # a connection that lived this long was not a flap
 
 
@@ -194,15 +193,8 @@ class Session(Questions):
             ib.pause_reading()
 
     def _first_order_id(self) -> int:
-        """An order id that no order of ours ever had, whatever the gateway believes."""
-        hidden = 0
-        for ref in reversed(self._book.orders):
-            order = self._book.orders[ref]
-            if order.order_id:
-                break  # ids rise: those of older orders are below
-            # A crash between wire and journal kept the id of an order that may have left.
-            hidden += order.state is not OrderState.ABSENT
-        return self._book.order_id_mark + 1 + hidden * IDS_HIDDEN_MAX
+        """An order id that no order of ours ever had, whatever the gateway believes: each was journalled first."""
+        return self._book.order_id_mark + 1
 
     def _on_lost(self, connection: Connection, why: str) -> None:
         self.lines.interrupt(why)
@@ -359,15 +351,26 @@ class Session(Questions):
             raise Paced(f"the allowance of {self.config.max_rate_per_s} messages a second is used up; try again")
         return connection.account
 
+    def next_order_id(self) -> tuple[int, int]:
+        """The id that the next order leaves with, and the connection's number; used by no order before.
+
+        Raises:
+            NotReady: the line is not verified.
+        """
+        connection = self._live()
+        return connection.ib.client.getReqId(), connection.number
+
     def place(self, order: Order) -> tuple[int, int]:
-        """Hand a journalled order to the socket; returns the order id and the connection's number.
+        """Hand a journalled order to the socket, with the id that it was given; returns that and the connection.
 
         Raises:
             NotReady, Paced: it was not sent.
         """
         connection = self._live()
         ib = connection.ib
-        order_id: int = ib.client.getReqId()
+        order_id = order.order_id
+        if order.session != connection.number:
+            raise NotReady(f"{order.ref} was to leave over connection {order.session}, which is gone")
         instrument = self._sent_as(order.intent.instrument)
         con_id = self._con_ids.get(instrument, 0)
         # Straight to the pacer: the library's own trade book would add nothing but log texts and false states.
@@ -380,7 +383,7 @@ class Session(Questions):
     def place_bracket(self, orders: Sequence[Order]) -> list[tuple[int, int]]:
         """Hand a journalled entry and its exits to the socket; TWS holds them back until it has the last one.
 
-        Returns the order ids and the connection's number.
+        Returns the order ids, which were given to them before, and the connection's number.
 
         Raises:
             NotReady, Paced: none was sent.
@@ -388,7 +391,9 @@ class Session(Questions):
         self.check_can_place(len(orders))
         connection = self._live()
         ib = connection.ib
-        ids: dict[str, int] = {order.ref: ib.client.getReqId() for order in orders}
+        ids = {order.ref: order.order_id for order in orders}
+        if any(order.session != connection.number for order in orders):
+            raise NotReady(f"{orders[0].ref} was to leave over a connection that is gone")
         messages = []
         for order in orders:
             instrument = self._sent_as(order.intent.instrument)

@@ -8,6 +8,7 @@ say "nothing" and become None.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from datetime import datetime
@@ -190,6 +191,28 @@ def refusal(code: int, text: str, instrument: AnyInstrument) -> RequestError:
     if code == NO_SUCH_CONTRACT:
         return UnknownInstrument(f"{instrument}: {text} (code {code})")
     return BrokerRefused(code, text, str(instrument))
+
+
+def reject_words(reject_json: str) -> list[str]:
+    """What TWS's advanced order reject says to people: each text of several words in it, once.
+
+    IB documents no layout; what is no JSON is said as it is.
+    """
+    try:
+        found = json.loads(reject_json)
+    except ValueError:
+        return [reject_json]
+    words: dict[str, None] = {}
+    waiting = [found]
+    while waiting:
+        part = waiting.pop(0)
+        if isinstance(part, dict):
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+        elif isinstance(part, str) and " " in part.strip():
+            words[part.strip()] = None
+    return list(words) or [reject_json]
 
 
 # --- orders ----------------------------------------------------------------------------------------------------------

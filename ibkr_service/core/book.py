@@ -5,7 +5,7 @@ hub records those in turn. `is_news` comes first: the broker repeats itself, and
 journalled nor delivered twice.
 
 Two kinds of position live here. `positions` is the broker's word. The *ledger* is our own sum of executions since the
-first start; a difference that survives a second look is announced as `PositionAdjusted`, never silently adopted.
+first start; what becomes of a difference says `discrepancies.py`: nothing is silently adopted.
 
 Strategies read a book through `desk.book`; only the hub applies.
 """
@@ -13,21 +13,21 @@ Strategies read a book through `desk.book`; only the hub applies.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, ClassVar, Literal
-from zoneinfo import ZoneInfo
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import field
 
-from ibkr_service.core import combofills, modification, refs
+from ibkr_service.core import combofills, discrepancies, modification, refs
 from ibkr_service.core import events as ev
 from ibkr_service.core import link as links
 from ibkr_service.core.account import AccountSummary, HeldPosition, Statements
 from ibkr_service.core.combination import Spread
+from ibkr_service.core.discrepancies import Discrepancies, Holding, broker_day
 from ibkr_service.core.errors import NotReady, UnknownAccount
-from ibkr_service.core.instrument import AnyInstrument, Bag, Other
+from ibkr_service.core.instrument import AnyInstrument, Bag
 from ibkr_service.core.intent import Traded
 from ibkr_service.core.link import Link
 from ibkr_service.core.operator import OperatorState
@@ -43,13 +43,9 @@ from ibkr_service.core.orders import (
 from ibkr_service.core.shelf import Shelf
 from ibkr_service.core.working import Working
 
-Holding = tuple[str, int]  # (account, conId)
 Submission = tuple[datetime, str]  # when, and the order's reference; "" for a modification
-# The broker forgets executions and completed orders at midnight here (TWS documentation, reqExecutions).
-BROKER_ZONE = ZoneInfo("America/New_York")
 SUBMISSIONS_KEPT = timedelta(seconds=60)
-MOMENT = timedelta(microseconds=1)
-Cause = Literal["opening", "while_away", "unexplained"]
+ABSENT_AFTER_S = 30.0  # how long the broker must know nothing of an order before we say that it never lived
 Status = tuple[str, Decimal, Decimal, str]
 """What the server last said of an order: status, filled, remaining, why it is held."""
 Terms = tuple[
@@ -116,17 +112,23 @@ class Book(msgspec.Struct, eq=False, weakref=True):
     # When a strategy, and an account, last sent orders and modifications; of orders with their references.
     _submissions: dict[str, list[Submission]] = field(default_factory=dict)
     _account_submissions: dict[str, list[Submission]] = field(default_factory=dict)
-    _opened_accounts: set[str] = field(default_factory=set)
-    # seen once, and its likely cause
-    _differences: dict[Holding, tuple[Decimal | None, Cause]] = field(default_factory=dict)
+    quarantines: dict[str, ev.QuarantineBegan] = field(default_factory=dict)  # account -> why; until a person accepts
+    discrepancies: Discrepancies = field(default_factory=Discrepancies)
+    _doubled: dict[str, str] = field(default_factory=dict)  # reference on more than one open order -> account
+    _doubles_accepted: set[str] = field(default_factory=set)
     _filled_at: dict[Holding, datetime] = field(default_factory=dict)
-    _looked_twice: set[str] = field(default_factory=set)  # UNKNOWN orders that a second look could not explain either
-    _verified_at: datetime | None = None
+    # UNKNOWN orders -> the first look that did not show them
+    _missed_since: dict[str, datetime] = field(default_factory=dict)
+    _settled_unknown: set[str] = field(default_factory=set)  # UNKNOWN orders that no further look will explain
+    # A setting: how long the broker must have known nothing of an order before it is called ABSENT.
+    absent_after_s: float = ABSENT_AFTER_S
 
     # Found out anew by each session; what an earlier process knew of it says nothing about this one.
     OF_THE_SESSION: ClassVar[frozenset[str]] = frozenset({"link", "statements", "quotes", "gaps", "farms_down"})
     # Follows from the orders that are alive; `derive` makes it anew.
     DERIVED: ClassVar[frozenset[str]] = frozenset({"working"})
+    # Told to each process anew.
+    SETTINGS: ClassVar[frozenset[str]] = frozenset({"absent_after_s"})
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -204,8 +206,12 @@ class Book(msgspec.Struct, eq=False, weakref=True):
 
     def only_reducing(self, account: str) -> str | None:
         """Why only orders that reduce a position may leave now; None: all may."""
-        del account  # what the operator says holds for all of them
-        return self.operator.why_only_reducing
+        quarantine = self.quarantines.get(account)
+        whys = (
+            self.operator.why_only_reducing,  # holds for all of them
+            f"in quarantine since {quarantine.at:%Y-%m-%d %H:%M} UTC: {quarantine.why}" if quarantine else None,
+        )
+        return "; ".join(why for why in whys if why is not None) or None
 
     def daily_pnl(self, account: str) -> Decimal | None:
         """An account's profit and loss since IB's daily reset, in its base currency; None if it was not told."""
@@ -246,7 +252,7 @@ class Book(msgspec.Struct, eq=False, weakref=True):
     def unsettled(self) -> bool:
         """Something is left that a second look at the broker may explain."""
         unknown = (o for o in self.alive_orders() if o.state is OrderState.UNKNOWN)
-        return bool(self._differences) or any(o.ref not in self._looked_twice for o in unknown)
+        return self.discrepancies.unsettled or any(o.ref not in self._settled_unknown for o in unknown)
 
     # --- folding -----------------------------------------------------------------------------------------------------
 
@@ -287,9 +293,12 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         order = self.orders.get(event.ref or self._by_perm_id.get(event.perm_id, ""))
         if order is None:
             return False
-        if isinstance(event, ev.OpenOrderReported) and (order.session, order.order_id) != (
-            event.session,
-            event.order_id,
+        reach = (order.session, order.order_id)
+        if (
+            isinstance(event, ev.OpenOrderReported)
+            and event.client_id == self.client_id
+            and reach != (event.session, event.order_id)
+            and not self._is_twin(event, order.ref)
         ):
             return True  # how the order can be reached over this connection
         signal = STATUS_SIGNALS.get(event.status)
@@ -360,7 +369,10 @@ class Book(msgspec.Struct, eq=False, weakref=True):
 
     def _adjusted(self, event: ev.PositionAdjusted) -> None:
         self.ledger[event.account, event.con_id] = event.after
-        self._differences.pop((event.account, event.con_id), None)
+        self.discrepancies.adjusted(event)
+
+    def _doubted(self, event: ev.QuarantineBegan) -> None:
+        self.quarantines[event.account] = discrepancies.joined(self.quarantines.get(event.account), event)
 
     def _told(self, event: ev.OperatorSaid) -> None:
         self.operator = self.operator.after(event)
@@ -392,7 +404,10 @@ class Book(msgspec.Struct, eq=False, weakref=True):
             wish=event.wish,
             parent=event.parent,
             submitted_at=event.at,
+            order_id=event.order_id,
+            session=event.session,
         )
+        self.order_id_mark = max(self.order_id_mark, event.order_id)
         self._put(order)
         self._by_key[event.strategy, event.key] = event.ref
         self._alive[event.ref] = None
@@ -479,14 +494,15 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         ref = event.ref or self._by_perm_id.get(event.perm_id, "")
         if isinstance(event, ev.OpenOrderReported):
             self._adopt(event)
-        if ref not in self.orders:
+        if ref not in self.orders or self._is_twin(event, ref):
             if isinstance(event, ev.OpenOrderReported):
                 self.foreign_orders[event.perm_id] = event
             elif STATUS_SIGNALS.get(event.status) is OrderSignal.CANCELLED or event.status == "Filled":
                 self.foreign_orders.pop(event.perm_id, None)
             return []
         facts: dict[str, object] = {}
-        if isinstance(event, ev.OpenOrderReported) and event.order_id > 0:
+        # An id of another client's, or of our own under another client id, would hit a stranger's order.
+        if isinstance(event, ev.OpenOrderReported) and event.order_id > 0 and event.client_id == self.client_id:
             facts = {"order_id": event.order_id, "session": event.session}  # how it can be cancelled on this connection
             self.order_id_mark = max(self.order_id_mark, event.order_id)
         if isinstance(event, ev.OpenOrderReported):
@@ -513,6 +529,11 @@ class Book(msgspec.Struct, eq=False, weakref=True):
             self._last_status[_status_key(event)] = _status_of(event)
         else:
             self._last_terms[_status_key(event)] = _terms_of(event)
+
+    def _is_twin(self, event: ev.OrderStatusReported | ev.OpenOrderReported, ref: str) -> bool:
+        """Whether this is a second live order under one of our references: visible, but not the one that we know."""
+        known = self.orders[ref]
+        return bool(known.perm_id and event.perm_id and known.perm_id != event.perm_id)
 
     def _errored(self, event: ev.OrderErrored) -> list[ev.Event]:
         reason = f"{event.text} (code {event.code})"
@@ -574,25 +595,70 @@ class Book(msgspec.Struct, eq=False, weakref=True):
             return []
         if corrected is None:
             self._fills_of[ref] = (*self._fills_of.get(ref, ()), identity)
-        if isinstance(order.intent.instrument, Spread) and not isinstance(fill.instrument, Bag):
+        if isinstance(order.intent.instrument, (Spread, Bag)) and not isinstance(fill.instrument, Bag):
             key = (order.strategy, fill.instrument)
             self._strategy_positions[key] = self._strategy_positions.get(key, ZERO) + moved
         if fill.perm_id:
             self._by_perm_id[fill.perm_id] = ref
-            order = order.with_facts(perm_id=fill.perm_id)
+            if not order.perm_id:  # a second order under this reference does not take the place of the first
+                order = order.with_facts(perm_id=fill.perm_id)
         return self._replace(fill, order.with_fills(*_totals(order, self.fills_of(ref))))
 
     # --- the verified look at the broker -----------------------------------------------------------------------------
 
     def _verified(self, look: ev.Snapshot) -> list[ev.Event]:
-        derived = [*self._vanished(look), *self._resolve_orders(look), *self._compare_positions(look)]
+        derived = [*self._vanished(look), *self._resolve_orders(look)]
+        derived += self.discrepancies.compare(
+            look,
+            ledger=self.ledger,
+            positions=self.positions,
+            instruments=self.instruments,
+            filled_at=self._filled_at,
+        )
         if look.orders_visible:
             open_orders = frozenset(look.open_perm_ids)
             self.foreign_orders = {perm: o for perm, o in self.foreign_orders.items() if perm in open_orders}
-        self._opened_accounts.update(look.accounts)
-        self._verified_at = look.at
+            derived += self._doubled_orders(look)
+            self._succeed(look)
         self.statements.apply(look)
         return derived
+
+    def _doubled_orders(self, look: ev.Snapshot) -> list[ev.Event]:
+        """Two live orders under one reference of ours: whatever one of them does is done twice."""
+        doubled = {ref: self.orders[ref].account for ref in look.doubled_refs if ref in self.orders}
+        self._doubles_accepted &= set(doubled)
+        fresh = [ref for ref in doubled if ref not in self._doubled and ref not in self._doubles_accepted]
+        self._doubled = doubled
+        accounts: dict[str, list[str]] = {}
+        for ref in fresh:
+            accounts.setdefault(doubled[ref], []).append(ref)
+        return [
+            ev.QuarantineBegan(
+                at=look.at,
+                session=look.session,
+                account=account,
+                why=f"more than one live order carries the reference {', '.join(found)}: cancel one of them at TWS",
+            )
+            for account, found in accounts.items()
+        ]
+
+    def _succeed(self, look: ev.Snapshot) -> None:
+        """Of two orders under one reference the one that we knew is gone: the other is it from now on."""
+        for perm_id, seen in tuple(self.foreign_orders.items()):
+            order = self.orders.get(seen.ref)
+            if order is None or order.done or seen.ref in self._doubled or order.perm_id in look.open_perm_ids:
+                continue
+            if seen.client_id != self.client_id:
+                continue  # somebody else uses our reference; it is not ours to cancel
+            del self.foreign_orders[perm_id]
+            self._put(order.with_facts(perm_id=perm_id))
+            self._by_perm_id[perm_id] = seen.ref
+
+    def _accepted(self, event: ev.QuarantineEnded) -> list[ev.Event]:
+        """A person takes the account as it is."""
+        self.quarantines.pop(event.account, None)
+        self._doubles_accepted.update(ref for ref, account in self._doubled.items() if account == event.account)
+        return discrepancies.accepted(event, self.discrepancies.of(event.account), self.ledger)
 
     def _vanished(self, look: ev.Snapshot) -> Iterable[ev.Event]:
         """Positions that the broker no longer lists are closed; it does not say so by itself after a reconnect."""
@@ -612,49 +678,23 @@ class Book(msgspec.Struct, eq=False, weakref=True):
             if order.ref in open_refs or order.submitted_at >= look.asked_at:
                 continue
             resolution, detail = _explain(order, completed.get(order.ref), look)
-            if order.state is OrderState.UNKNOWN:
-                self._looked_twice.add(order.ref)
+            if resolution == "absent" and not self._is_silence(order, look):
+                self._settled_unknown.discard(order.ref)
+                continue
+            if order.state is OrderState.UNKNOWN and resolution is None:
+                self._settled_unknown.add(order.ref)
             if resolution is not None:
                 yield ev.OrderResolved(
                     at=look.at, session=look.session, ref=order.ref, resolution=resolution, detail=detail
                 )
 
-    def _compare_positions(self, look: ev.Snapshot) -> Iterable[ev.Event]:
-        reported = {(account, con_id): quantity for account, con_id, quantity in look.positions}
-        seen_before, self._differences = self._differences, {}
-        # Insertion order, not a set's: the journal must come out the same in every process.
-        for holding in dict.fromkeys([*reported, *self.ledger]):
-            account, con_id = holding
-            ours, theirs = self.ledger.get(holding, ZERO), reported.get(holding, ZERO)
-            if ours == theirs or account not in look.accounts:
-                continue
-            difference, cause = theirs - ours, self._cause(account, look)
-            seen = seen_before.get(holding)
-            if seen is not None:
-                cause = seen[1]
-            # A fill that came during the look is in the ledger, but perhaps not in the positions that were asked first.
-            overtaken = self._filled_at.get(holding, look.asked_at - MOMENT) >= look.asked_at
-            settled = cause == "opening" or (seen is not None and seen[0] == difference)
-            if overtaken or not settled:
-                self._differences[holding] = (None if overtaken else difference, cause)
-                continue
-            yield ev.PositionAdjusted(
-                at=look.at,
-                session=look.session,
-                account=account,
-                con_id=con_id,
-                instrument=self.instruments.get(con_id) or Other("?", "", "", con_id),  # it could not be understood
-                before=ours,
-                after=theirs,
-                cause=cause,
-            )
-
-    def _cause(self, account: str, look: ev.Snapshot) -> Cause:
-        """A difference over the broker's midnight may be a fill it no longer reports, an expiry or an assignment."""
-        if account not in self._opened_accounts:
-            return "opening"
-        assert self._verified_at is not None, "an account is opened by a first look"
-        return "while_away" if _broker_day(self._verified_at) != _broker_day(look.at) else "unexplained"
+    def _is_silence(self, order: Order, look: ev.Snapshot) -> bool:
+        """Whether the broker has known nothing of an order for long enough: what it holds back may yet arrive."""
+        since = self._missed_since.setdefault(order.ref, look.at)
+        if look.asked_at - since < timedelta(seconds=self.absent_after_s):
+            return False
+        del self._missed_since[order.ref]
+        return True
 
     # What each kind of event does to a book; one that is not here does nothing. A `match` would try row after row.
     _FOLDS: ClassVar[Mapping[type, Callable[[Any, Any], list[ev.Event] | None]]] = {
@@ -685,6 +725,8 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         ev.OrderClosed: _closed,
         ev.Snapshot: _verified,
         ev.PositionAdjusted: _adjusted,
+        ev.QuarantineBegan: _doubted,
+        ev.QuarantineEnded: _accepted,
         ev.OperatorSaid: _told,
         ev.ServiceStarted: _started,
     }
@@ -702,10 +744,6 @@ def _count_since(times: Sequence[Submission] | None, since: datetime) -> int:
     return len(times) - old
 
 
-def _broker_day(at: datetime) -> date:
-    return at.astimezone(BROKER_ZONE).date()
-
-
 def _explain(order: Order, completed_status: str | None, look: ev.Snapshot) -> tuple[Resolution | None, str]:
     """What it means that an order of ours is not among the broker's open orders."""
     if completed_status is not None:
@@ -717,10 +755,10 @@ def _explain(order: Order, completed_status: str | None, look: ev.Snapshot) -> t
             case _:
                 return "lost", f"completed at the broker as {completed_status}, but its executions are missing"
     if order.state is OrderState.UNKNOWN:
-        forgotten = _broker_day(order.submitted_at) != _broker_day(look.asked_at)
+        forgotten = broker_day(order.submitted_at) != broker_day(look.asked_at)
         if order.perm_id or order.filled or order.session == look.session or forgotten:
             return None, ""  # the broker had it, or may yet receive it, or no longer tells: only a person can say more
-        return "absent", "the broker, asked twice, knows nothing of it"
+        return "absent", "the broker, asked again and again, knows nothing of it"
     return "lost", "neither open nor completed at the broker, and no execution"
 
 
@@ -729,6 +767,8 @@ def _totals(order: Order, fills: list[ev.Fill]) -> tuple[Decimal, Decimal]:
     traded = order.intent.instrument
     if isinstance(traded, Spread):
         return combofills.totals(traded, fills)
+    if isinstance(traded, Bag):
+        return combofills.totals_of_bag(traded, fills)
     return sum((f.quantity for f in fills), ZERO), sum((f.quantity * f.price for f in fills), ZERO)
 
 

@@ -37,6 +37,23 @@ def totals(spread: Spread, fills: Iterable[Fill]) -> tuple[Decimal, Decimal]:
     return by_legs, by_legs * net
 
 
+def totals_of_bag(bag: Bag, fills: Iterable[Fill]) -> tuple[Decimal, Decimal]:
+    """As `totals`, of an order that was adopted: its legs are known by their conIds only.
+
+    Where the whole was never reported, what it cost is not known and counts as nothing.
+    """
+    whole, cost = ZERO, ZERO
+    quantity = {con_id: ZERO for con_id, _, _ in bag.legs}
+    for fill in fills:
+        if isinstance(fill.instrument, Bag):
+            whole += fill.quantity
+            cost += fill.quantity * fill.price
+        elif fill.con_id in quantity:
+            quantity[fill.con_id] += fill.quantity
+    by_legs = min((quantity[con_id] // ratio for con_id, ratio, _ in bag.legs), default=ZERO)
+    return max(whole, by_legs), cost
+
+
 def leg_of(spread: Spread, instrument: AnyInstrument) -> Leg | None:
     """The leg that an execution is of; None if it is of none.
 

@@ -24,6 +24,7 @@ from ibkr_service.core.orders import Action, Intent, Order, OrderState, Resoluti
 
 OperatorVerb = Literal["stop-entries", "resume", "halt"]
 Outcome = Literal["accepted", "refused", "changed"]
+Cause = Literal["opening", "while_away", "expiry", "assignment", "exercise", "split", "accepted", "unexplained"]
 DataType = Literal["unknown", "live", "frozen", "delayed", "delayed_frozen"]
 
 
@@ -223,7 +224,8 @@ class OrderSubmitted(Fact, frozen=True, kw_only=True, tag="OrderSubmitted"):
     """An intent became an order; written before a byte of it leaves.
 
     `wish` is what was asked for, if prices had to be rounded to make `intent` of it. `parent` is the order whose fill
-    makes this one live.
+    makes this one live. `order_id` is the id that it leaves with, valid inside `session` only: after a crash it is
+    known which ids may have been used.
     """
 
     ref: str
@@ -233,6 +235,7 @@ class OrderSubmitted(Fact, frozen=True, kw_only=True, tag="OrderSubmitted"):
     intent: Intent
     wish: Intent | None = None
     parent: str = ""
+    order_id: int = 0
 
 
 class OrderSent(Fact, frozen=True, kw_only=True, tag="OrderSent"):
@@ -424,7 +427,8 @@ class PositionReported(Fact, frozen=True, kw_only=True, tag="PositionReported"):
 class PositionAdjusted(Fact, frozen=True, kw_only=True, tag="PositionAdjusted"):
     """The ledger was brought to the broker's position without a fill.
 
-    `cause` says why that is right, or that nobody knows.
+    `cause` says why that is right (`core/discrepancies.py`); `accepted`: a person said so. `unexplained` stands in
+    journals of old: today such a difference is not adopted, it begins a quarantine.
     """
 
     account: str
@@ -432,7 +436,21 @@ class PositionAdjusted(Fact, frozen=True, kw_only=True, tag="PositionAdjusted"):
     instrument: AnyInstrument
     before: Decimal
     after: Decimal
-    cause: Literal["opening", "while_away", "unexplained"]
+    cause: Cause
+
+
+class QuarantineBegan(Fact, frozen=True, kw_only=True, tag="QuarantineBegan"):
+    """Something about an account cannot be explained: until a person accepts it, only reducing orders leave."""
+
+    account: str
+    why: str
+
+
+class QuarantineEnded(Fact, frozen=True, kw_only=True, tag="QuarantineEnded"):
+    """A person accepts an account as the broker shows it; what was unexplained is adopted. `by` is who."""
+
+    account: str
+    by: str
 
 
 class AccountValueReported(Fact, frozen=True, kw_only=True, tag="AccountValueReported"):
@@ -509,8 +527,8 @@ class Snapshot(Fact, frozen=True, kw_only=True, tag="Snapshot"):
     Everything it holds, asked for (`asked_at`) and answered in one session.
 
     `positions` are (account, conId, quantity); `open_refs` the references among the open orders, `open_perm_ids` all of
-    these; `completed` our references among today's completed orders with their final status. Fills and positions were
-    delivered one by one before it.
+    these; `completed` our references among today's completed orders with their final status; `doubled_refs` the
+    references that stand on more than one open order. Fills and positions were delivered one by one before it.
     """
 
     asked_at: datetime
@@ -520,6 +538,7 @@ class Snapshot(Fact, frozen=True, kw_only=True, tag="Snapshot"):
     open_perm_ids: tuple[int, ...] = ()
     completed: tuple[tuple[str, str], ...]
     orders_visible: bool
+    doubled_refs: tuple[str, ...] = ()
 
 
 # --- the operator ----------------------------------------------------------------------------------------------------
@@ -593,6 +612,8 @@ Event = (
     | CommissionReported
     | PositionReported
     | PositionAdjusted
+    | QuarantineBegan
+    | QuarantineEnded
     | AccountValueReported
     | AccountDownloaded
     | PortfolioReported
@@ -637,6 +658,8 @@ JOURNALLED: frozenset[type] = frozenset(
         CommissionReported,
         PositionReported,
         PositionAdjusted,
+        QuarantineBegan,
+        QuarantineEnded,
         Snapshot,
         OperatorSaid,
         StrategyStarted,

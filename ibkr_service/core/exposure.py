@@ -63,7 +63,7 @@ class Exposure:
     def to_trade(self, contract: AnyInstrument) -> tuple[Decimal, Decimal]:
         """What working orders may still buy and sell of it, ours and those of others."""
         buys = sells = ZERO
-        for other, (bought, sold) in self._book.working.left(self._account).items():
+        for other, bought, sold in self._working():
             if is_same(other, contract):
                 buys += bought
                 sells += sold
@@ -78,6 +78,16 @@ class Exposure:
                     sells -= max(-signed, ZERO)
         return buys, sells
 
+    def _working(self) -> Iterator[tuple[AnyInstrument, Decimal, Decimal]]:
+        """What our working orders may still buy and sell, by contract; of adopted combinations the legs."""
+        for other, (bought, sold) in self._book.working.left(self._account).items():
+            if not isinstance(other, Bag):
+                yield other, bought, sold
+                continue
+            for leg, each in self._legs(other):
+                ahead, back = (bought, sold) if each > 0 else (sold, bought)
+                yield leg, ahead * abs(each), back * abs(each)
+
     def _foreign(self) -> Iterator[Move]:
         """What the orders of others could do. Of a combination whose legs are not known, none is held by us."""
         for order in self._book.foreign_orders.values():
@@ -87,10 +97,15 @@ class Exposure:
             if not isinstance(order.instrument, Bag):
                 yield order.instrument, signed
                 continue
-            for con_id, ratio, action in order.instrument.legs:
-                leg = self._book.instruments.get(con_id)
-                if leg is not None:
-                    yield leg, signed * (ratio if action == "BUY" else -ratio)
+            for leg, each in self._legs(order.instrument):
+                yield leg, signed * each
+
+    def _legs(self, bag: Bag) -> Iterator[Move]:
+        """The legs of a combination that the book knows; what it does not know is not held."""
+        for con_id, ratio, action in bag.legs:
+            leg = self._book.instruments.get(con_id)
+            if leg is not None:
+                yield leg, Decimal(ratio if action == "BUY" else -ratio)
 
     def is_reducing(self, own: Iterable[Move]) -> bool:
         """Whether these moves make every position they touch smaller, and turn none around, whatever else fills."""

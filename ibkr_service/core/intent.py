@@ -457,8 +457,9 @@ def _check_instrument(instrument: object) -> None:
         raise InvalidIntent(f"{instrument!r} is not an instrument: use Stock, Forex, Option, Future or a spread")
     if isinstance(instrument, Index):
         raise InvalidIntent(f"{instrument} is an index: it can be watched, not traded")
-    if isinstance(instrument, (Bag, Other)):
-        raise InvalidIntent(f"{instrument} cannot be ordered as it is: make a spread of its legs (core/spreads.py)")
+    # A Bag is what the broker shows of a combination: an order that is adopted has one, a desk takes none.
+    if isinstance(instrument, Other):
+        raise InvalidIntent(f"{instrument} cannot be ordered: the service knows nothing of it but its conId")
 
 
 def _check_spread(intent: Intent) -> None:

@@ -19,7 +19,7 @@ import msgspec
 from ibkr_service.core import events as ev
 from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import InvalidIntent, Refused
-from ibkr_service.core.instrument import Bag, Index, Other
+from ibkr_service.core.instrument import Index, Other
 from ibkr_service.core.intent import TIMES_IN_FORCE, TYPES, Intent, limit_of
 from ibkr_service.core.orders import Order, OrderState
 
@@ -162,7 +162,7 @@ def _said(event: ev.Event, ref: str, outcome: ev.Outcome, intent: Intent, why: s
 def adopted(seen: ev.OpenOrderReported) -> Intent | None:
     """The intent behind an order of ours that the journal does not know; None if that cannot be told."""
     kind = seen.order_type
-    if kind not in _ADOPTED or isinstance(seen.instrument, (Bag, Index, Other)):
+    if kind not in _ADOPTED or isinstance(seen.instrument, (Index, Other)):
         return None
     prices: dict[str, Decimal | None] = {name: getattr(seen, name) for name in _REPEATED.get(kind, ())}
     try:

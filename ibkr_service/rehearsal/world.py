@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -17,18 +18,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from ibkr_service.app import App, AppConfig
 from ibkr_service.broker.login import SessionConfig
 from ibkr_service.clock import LoopClock
 from ibkr_service.core import events as ev
 from ibkr_service.core.link import Link
 from ibkr_service.core.risk import Limits
+from ibkr_service.settings_risk import RestartWindowSettings
 from ibkr_service.sim import Faults, Gateway, GatewayConfig, Server, serve
 from ibkr_service.sim.loop import SimLoop
+from ibkr_service.sim.scenarios import Scenario
 from ibkr_service.supervisor import StrategySpec
 
 EPOCH = datetime(2026, 11, 23, 14, 30, tzinfo=UTC)  # a Monday, 09:30 in New York
 PORT = 7497
+KILLED = -9
 
 WIDE_LIMITS = Limits(
     max_quantity=Decimal(10_000_000),
@@ -55,6 +61,18 @@ class WorldConfig:
     gateway_starts: bool = True
     claims: Path | None = None
     keep_days: int = 0
+    scenario: Scenario | None = None  # what happens to them; its needs come before what is set here
+
+    def __post_init__(self) -> None:
+        """See to it that the scenario has what it needs."""
+        if self.scenario is not None:
+            self.gateway = replace(self.gateway, **self.scenario.gateway)
+            for key, value in self.scenario.settings.items():
+                if key == "ibkr.restart_window":
+                    windows = tuple(RestartWindowSettings(**window).window for window in value)
+                    self.limits = msgspec.structs.replace(self.limits, restart_windows=windows)
+                else:
+                    self.session = replace(self.session, **{key.removeprefix("ibkr."): value})
 
 
 class World:
@@ -72,6 +90,7 @@ class World:
         self._app: App | None = None
         self._group: asyncio.TaskGroup | None = None
         self._running: asyncio.Task[int] | None = None
+        self._script: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Start the gateway, if it is to start; then the service."""
@@ -87,6 +106,8 @@ class World:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the service in order, then the gateway."""
+        if self._script is not None:
+            self._script.cancel()
         if self._app is not None:
             await self.stop_service()
         if self._server is not None:
@@ -126,6 +147,9 @@ class World:
         """Let the gateway listen."""
         host, port = self.config.session.host, self.config.session.port
         self._server = await serve(Gateway(self.config.gateway), host, port)
+        if self.config.scenario is not None:
+            assert self._group is not None, "the world was entered"
+            self._script = self._group.create_task(self.config.scenario.play(self._server, self), name="scenario")
 
     def start_service(self) -> None:
         """Start a service on this world's journal."""
@@ -150,9 +174,36 @@ class World:
         return await self.ended()
 
     async def ended(self) -> int:
-        """Wait until the service has ended by itself; returns its exit code."""
+        """Wait until the service has ended by itself; returns its exit code (that of SIGKILL if it was killed)."""
         assert self._running is not None, "a service was started"
-        return await self._running
+        await asyncio.wait([self._running])
+        return KILLED if self._running.cancelled() else self._running.result()
+
+    # --- the machine that the service runs on, as scenarios see it ---------------------------------------------------
+
+    def fill_disk(self) -> None:
+        """From now on the journal cannot be written."""
+
+        def refuse(_row: tuple[object, ...]) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        self.app.journal._write = refuse  # type: ignore[method-assign, assignment]  # noqa: SLF001 - a disk's seam
+
+    def free_disk(self) -> None:
+        """The journal can be written again."""
+        self.app.journal.__dict__.pop("_write", None)
+
+    async def kill(self) -> None:
+        """The service's process dies: nothing more is written or sent, nothing is closed in order."""
+        assert self._running is not None, "a service was started"
+        self.fill_disk()
+        self.server.drop()
+        self._running.cancel()
+        await asyncio.wait([self._running])
+
+    async def start(self) -> None:
+        """Start a service on the journal that the last one left."""
+        self.start_service()
 
     async def restart_service(self) -> None:
         """Stop the service and start another on the same journal."""

@@ -19,10 +19,10 @@ from ibkr_service.sim.wire import LENGTH_BYTES, PLAIN_KNOWN_MAX, UNSET_DOUBLE, V
 _EIGHT_NUMBERS: Final = "%.8f\0" * 8
 
 
-def error(req_id: int, code: int, text: str, version: int) -> bytes:
+def error(req_id: int, code: int, text: str, version: int, reject_json: str = "") -> bytes:
     """An error or a notice; -1 is the id of one that belongs to no request."""
     escaped = text.encode("unicode-escape").decode()
-    tail = [""] if version >= Since.ERROR_REJECT_JSON else []
+    tail = [reject_json.encode("unicode-escape").decode()] if version >= Since.ERROR_REJECT_JSON else []
     return frame(Answer.ERROR, 2, req_id, code, escaped, *tail)
 
 

@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Final
 
 from ibkr_service.sim import triggers
-from ibkr_service.sim.accounts import Account
+from ibkr_service.sim.accounts import Account, Position
 from ibkr_service.sim.booking import Bookkeeper
 from ibkr_service.sim.calendars import AlwaysOpen, Calendar
 from ibkr_service.sim.chance import Chance
@@ -204,6 +204,86 @@ class Exchange:
             Refused: there is no such position, or it makes no sense to exercise it.
         """
         self._expiry.exercise(self._accounts[self._account(account)], contract, action, quantity, overrides=overrides)
+
+    # What a rehearsal makes happen.
+
+    def fill_now(self, order: Order, quantity: Decimal | None = None, price: Decimal | None = None) -> None:
+        """Fill an order whatever the market says.
+
+        Raises:
+            ValueError: it is done, or there is nothing to price it by.
+        """
+        self._floor.fill_now(order, quantity, price)
+
+    def double(self, order: Order) -> Order:
+        """Let an order stand twice: the same ticket, another permanent id. Its own id goes on to mean the first."""
+        self._perm_id += 1
+        twin = Order(
+            order.ticket,
+            order.client_id,
+            self._perm_id,
+            order.instrument,
+            order.account,
+            order.parent,
+            terms=order.terms,
+        )
+        triggers.arm(twin)
+        self._manual_ids -= 1
+        self._register(twin, self._manual_ids)
+        self._transmit(twin)
+        return twin
+
+    def correct(self, execution: Execution, shares: Decimal, price: Decimal | None = None) -> Execution:
+        """Correct an execution: its next revision, and what that changes in order and account."""
+        base, _, revision = execution.exec_id.rpartition(".")
+        price = execution.price if price is None else price
+        less, order = shares - execution.shares, execution.order
+        corrected = replace(
+            execution,
+            exec_id=f"{base}.{int(revision) + 1:02d}",
+            shares=shares,
+            price=price,
+            cumulative=execution.cumulative + less,
+        )
+        order.filled += less
+        order.spent += shares * price - execution.shares * execution.price
+        self.executions.append(corrected)
+        if corrected.contract is not None:
+            account, sign = self._accounts[order.account], 1 if corrected.side == "BOT" else -1
+            account.trade(corrected.contract, sign * less, price, Decimal(0))
+            self._reports.executed(corrected)
+            self._reports.charged(corrected)
+            self._reports.account_changed(account, [corrected.contract.con_id])
+        return corrected
+
+    def transfer(self, account: str, contract: Contract, quantity: Decimal, price: Decimal) -> None:
+        """Move a position into an account (out: negative) without an order, as IB does between accounts."""
+        self._hold(account, contract).trade(quantity, price, Decimal(0))
+        self._expiry.watch([contract])
+        self._reports.account_changed(self._accounts[self._account(account)], [contract.con_id])
+
+    def split(self, contract: Contract, ratio: Decimal) -> None:
+        """Split a stock: `ratio` new shares for each old one, in every account; the market's price stays as it is."""
+        for account in self._accounts.values():
+            held = account.positions.get(contract.con_id)
+            if held is not None and held.quantity:
+                held.quantity *= ratio
+                held.quantity_at_midnight *= ratio
+                held.average_cost /= ratio
+                held.entry /= ratio
+                self._reports.account_changed(account, [contract.con_id])
+
+    def assign(self, account: str, option: Contract, quantity: Decimal) -> None:
+        """Assign so many of a short option before it expires, or exercise so many of a long one.
+
+        Raises:
+            ValueError: the account does not hold so many.
+        """
+        self._expiry.assign(self._accounts[self._account(account)], option, quantity)
+
+    def _hold(self, account: str, contract: Contract) -> Position:
+        positions = self._accounts[self._account(account)].positions
+        return positions.setdefault(contract.con_id, Position(contract))
 
     # What anybody may see.
 

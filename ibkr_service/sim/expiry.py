@@ -117,6 +117,17 @@ class Expiry:
             )
         self._settle_option(account, contract, Decimal(quantity))
 
+    def assign(self, account: Account, option: Contract, quantity: Decimal) -> None:
+        """Assign so many of a short option before it expires, or exercise so many of a long one.
+
+        Raises:
+            ValueError: the account holds no such option, or not so many.
+        """
+        held = account.quantity(option.con_id)
+        if option.sec_type not in _OPTIONS or not 0 < quantity <= abs(held):
+            raise ValueError(f"account holds {held} of {option.local_symbol}, not {quantity}")
+        self._settle_option(account, option, quantity if held > 0 else -quantity)
+
     def _value(self, option: Contract) -> Decimal:
         underlying = self._underlying(option)
         spot = None if underlying is None else self._price_of(underlying)

@@ -232,6 +232,23 @@ class Floor:
 
     # Fills, and what follows from them.
 
+    def fill_now(self, order: Order, quantity: Decimal | None, price: Decimal | None) -> None:
+        """Fill an order whatever the market says: all that is left of it at its limit, unless told otherwise.
+
+        Raises:
+            ValueError: it is done, or there is nothing to price it by.
+        """
+        quote = self._market.quote(order.instrument)
+        if price is None:
+            price = order.limit if order.limit is not None or quote is None else quote.mid
+        if order.status.is_done or price is None or quote is None:
+            raise ValueError(f"{order!r} cannot be filled")
+        if order.status is Status.PRE_SUBMITTED:
+            self._stop(order, ending=False)
+            order.is_routed = True
+            self._activate(order)
+        self._fill(order, order.remaining if quantity is None else quantity, price, quote)
+
     def _fill(self, order: Order, fill: Decimal, price: Decimal, quote: Quote) -> None:
         remaining = order.remaining
         order.filled += fill

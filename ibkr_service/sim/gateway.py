@@ -43,6 +43,7 @@ from ibkr_service.sim.manual import manual_ticket
 from ibkr_service.sim.market import Market
 from ibkr_service.sim.messages import FREE_TEXT_ID, NO_VERSION_FIELD, Request, request_id_of
 from ibkr_service.sim.misfortunes import Misfortunes
+from ibkr_service.sim.occasions import Occasions
 from ibkr_service.sim.orders import Execution, Order
 from ibkr_service.sim.pacing import Pacing
 from ibkr_service.sim.practice import Practice
@@ -103,6 +104,7 @@ class Gateway:
             self._price_of, self._pair_price, self._under_price, self._today, self._price_at_midnight
         )
         self.misfortunes = Misfortunes()
+        self.occasions = Occasions()
         self.chance = Chance(config.seed)
         self._latency = Latency(config.latency, self.chance, self.clock)
         self.reporter = Reporter(self)
@@ -129,6 +131,7 @@ class Gateway:
         self.display_groups: dict[int, str] = {}
         self.sessions: list[Session] = []
         self.is_cut = False
+        self.tells_while_cut = False
         self.farm_is_down = False
         self.data_is_elsewhere = False
         self._upstream: list[tuple[Session, tuple[str, ...]]] = []
@@ -215,11 +218,16 @@ class Gateway:
         except (ValueError, IndexError):
             session.error(FREE_TEXT_ID, 505, "Fatal Error: Unknown message id.")
             return
+        self.occasions.tell(request.value, values)
         if self.misfortunes.ignores(request):
             return
         if self.is_cut and request in NEEDS_IB:
             self._upstream.append((session, values))
             del self._upstream[:-UPSTREAM_HELD_MAX]
+            return
+        late_s = self.misfortunes.delayed_requests.get(request)
+        if late_s is not None:
+            self.clock.call_later(late_s, lambda: self._answer(session, request, values))
             return
         self._latency.hold(session.client_id, request, lambda: self._answer(session, request, values))
 

@@ -175,7 +175,10 @@ def _executions(gateway: "Gateway", session: Session, fields: Fields) -> None:
         raise FieldError(f"expected a side such as BUY, not {side[:40]!r}")
     wanted = _Filter(client_id, account, since, symbol, sec_type, "" if exchange == "SMART" else exchange, _SIDES[side])
     is_master = session.client_id == gateway.config.master_client_id
+    hidden = gateway.misfortunes.hidden_executions
     for execution in gateway.exchange.executions_today():
+        if execution.exec_id in hidden:
+            continue
         if wanted.fits(execution) and (is_master or execution.order.client_id == session.client_id):
             session.send(answers.exec_details(req_id, execution, session.version))
             if execution.commission is not None:

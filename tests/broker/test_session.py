@@ -22,7 +22,16 @@ from ibkr_service.broker.login import choose_account
 from ibkr_service.broker.session import SYNC_TRIES
 from ibkr_service.broker.translate import contract_of, order_of
 from ibkr_service.core import events as ev
-from ibkr_service.core.errors import AccountProblem, ModeMismatch, NotReady, Paced, Refused
+from ibkr_service.core import spreads
+from ibkr_service.core.errors import (
+    AccountProblem,
+    InvalidIntent,
+    ModeMismatch,
+    NotReady,
+    Paced,
+    Refused,
+    UnknownAccount,
+)
 from ibkr_service.core.instrument import Forex, Stock
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import Intent, OrderState
@@ -467,13 +476,24 @@ async def test_a_split_wire_changes_nothing(world, holder):
 
 
 async def test_a_position_traded_elsewhere_is_announced(world, stranger):
-    """Somebody else buys on this account: the book follows, and what we did not execute is said to be unexplained."""
+    """Somebody else buys on this account: the book follows, and what we did not execute is for a person to accept."""
     stranger.client.placeOrder(1, contract_of(EUR), order_of(buy(THROUGH, "5000"), "by hand", ACCOUNT))
     await world.until(lambda: world.app.book.position(EUR) == 5000, what="the position")
     assert world.of(ev.Fill) == []
     await asyncio.sleep(world.config.session.reconcile_interval_s + 20)
+    assert world.of(ev.PositionAdjusted) == []
+    assert list(world.app.book.quarantines) == [ACCOUNT]
+    with pytest.raises(UnknownAccount):
+        world.app.accept_quarantine("DU999", "me")
+    world.faults.cut()
+    await world.until(lambda: world.app.book.link is Link.CUT)
+    with pytest.raises(NotReady):
+        world.app.accept_quarantine(ACCOUNT, "me")
+    world.faults.restore(data_kept=True)
+    await world.until_ready()
+    world.app.accept_quarantine(ACCOUNT, "me")
     (adjusted,) = world.of(ev.PositionAdjusted)
-    assert (adjusted.before, adjusted.after, adjusted.cause) == (0, 5000, "unexplained")
+    assert (adjusted.before, adjusted.after, adjusted.cause) == (0, 5000, "accepted")
     world.check_agreement()
 
 
@@ -560,14 +580,35 @@ async def test_a_silently_dropped_order_is_looked_for_and_never_sent_again(world
 
 
 async def test_a_dropped_order_is_absent_once_the_connection_is_gone(world, holder):
-    """It can no longer arrive: two looks on a new connection that know nothing of it settle that it never lived."""
+    """It can no longer arrive: half a minute on a new connection that knows nothing of it settles that."""
     world.faults.ignore("placeOrder", times=1)
     ref = holder.desk.submit(buy(THROUGH), key="k")
     await world.until(lambda: state(world, ref) is OrderState.UNKNOWN, 20)
     await reconnected_after_drop(world)
-    await world.until(lambda: state(world, ref) is OrderState.ABSENT, 20)
+    await world.until(lambda: state(world, ref) is OrderState.ABSENT, 60)
     assert holder.desk.submit(buy(THROUGH), key="k") == ref
     assert refs_at_gateway(world) == []
+
+
+async def test_an_order_that_the_gateway_holds_back_is_not_called_absent(world, holder):
+    """It kept the order for 20 s, over a lost line: only then is it shown, and the key was never free."""
+    world.faults.delay("placeOrder", 20)
+    ref = holder.desk.submit(buy(), key="k")
+    await asyncio.sleep(0.1)
+    await reconnected_after_drop(world)
+    await world.until(lambda: state(world, ref) is OrderState.UNKNOWN, 20)
+    await asyncio.sleep(40)
+    assert state(world, ref) is OrderState.WORKING
+    assert OrderState.ABSENT not in [change.after for change in world.of(ev.OrderChanged)]
+    assert refs_at_gateway(world) == [ref]
+
+
+async def test_what_is_sent_again_is_watched_in_the_order_of_sending(world, holder):
+    """A cancel after a later order: each is looked for at its own deadline, none before."""
+    first, second = holder.desk.submit(buy()), holder.desk.submit(buy("0.8"))
+    intake = world.app.session._connection.intake
+    intake.sent(first)
+    assert list(intake.unacknowledged) == [second, first]
 
 
 async def test_an_order_sent_as_the_line_dies_is_accounted_for(world, holder):
@@ -831,6 +872,33 @@ async def test_with_the_journal_lost_an_open_order_is_adopted(world, holder):
     assert world.app.book.orders[ref].state is OrderState.WORKING
     await asyncio.sleep(5)
     assert refs_at_gateway(world) == [ref]
+    holder.desk.cancel(ref)
+    await world.until(lambda: state(world, ref) is OrderState.CANCELLED, 5)
+
+
+async def test_with_the_journal_lost_an_open_combination_is_adopted(world, holder):
+    """A spread's order comes back as the broker shows it: ours to see and cancel, not to change; its key is spent."""
+    chain = await holder.desk.option_chain(Stock("AAPL"), expiries=1, strikes=4)
+    calls = [row.option for row in chain.rows if row.option.right == "C"]
+    spread = spreads.bull_call(calls[0], calls[1])
+    await holder.desk.qualify(spread)
+    wish = Intent.buy(spread, 1, debit="0.01")
+    ref = holder.desk.submit(wish, key="spread")
+    await world.until(lambda: state(world, ref) is OrderState.WORKING)
+    await world.stop_service()
+    for file in world.config.folder.iterdir():
+        file.unlink()
+    holder.desk = None
+    world.start_service()
+    await world.until_ready()
+    await world.until(lambda: holder.desk is not None)
+    order = world.app.book.orders[ref]
+    assert (order.state, len(order.intent.instrument.legs)) == (OrderState.WORKING, 2)
+    assert holder.desk.submit(wish, key="spread") == ref
+    with pytest.raises(InvalidIntent, match="make a spread"):
+        holder.desk.modify(ref, quantity=D(2))
+    with pytest.raises(InvalidIntent, match="make a spread"):
+        holder.desk.submit(order.intent)
     holder.desk.cancel(ref)
     await world.until(lambda: state(world, ref) is OrderState.CANCELLED, 5)
 

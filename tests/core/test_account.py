@@ -166,7 +166,7 @@ def test_what_the_broker_does_not_say_is_none(told):
     told.verified()
     summary = told.book.account_summary()
     known = {name: getattr(summary, name) for name in summary.__struct_fields__}
-    assert known.pop("at") == told.book._verified_at
+    assert known.pop("at") == told.book.discrepancies.verified_at
     assert (known.pop("account"), known.pop("by_currency")) == (MINE, ())
     assert set(known.values()) == {None}
 
@@ -412,7 +412,7 @@ def test_the_time_of_a_summary_is_that_of_its_newest_value(told):
     """A change, or a look that has confirmed everything; the profit of every second does not make old values young."""
     told.value("NetLiquidation", "1000")
     told.verified()
-    looked_at = told.book._verified_at
+    looked_at = told.book.discrepancies.verified_at
     told.record(ev.PnlReported, account=MINE, daily_pnl=D(5))
     assert told.book.account_summary().at == looked_at
     told.value("NetLiquidation", "1001")
@@ -503,7 +503,7 @@ def test_the_time_of_a_position_is_that_of_its_newest_figure(told):
     """Or of the look that has confirmed it, though it changed long ago."""
     told.position(AAPL, 7, "5")
     told.verified()
-    assert told.book.held_positions()[AAPL].at == told.book._verified_at
+    assert told.book.held_positions()[AAPL].at == told.book.discrepancies.verified_at
     told.portfolio(AAPL, 7, "5")
     assert told.book.held_positions()[AAPL].at == told.at
     told.position_pnl(7, "5")

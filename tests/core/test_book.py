@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal as D
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,13 +173,16 @@ def test_an_order_that_vanished_is_unknown_and_never_absent_on_the_same_connecti
     assert not book.unsettled()  # looked for twice; asking for ever would not help
 
 
-def test_an_order_of_a_dead_connection_is_proven_absent_by_two_looks(book):
-    """`sent-then-crash`: nothing of it at the broker, asked twice over a new connection."""
+def test_an_order_of_a_dead_connection_is_proven_absent_by_a_long_silence(book):
+    """`sent-then-crash`: nothing of it at the broker, asked over a new connection for half a minute."""
     record(book, opened(session=2))
     record(book, look(session=2))
     assert book.orders[REF].state is OrderState.UNKNOWN
-    record(book, look(session=2, after_s=70))
-    assert book.orders[REF].state is OrderState.ABSENT
+    for after_s, state in ((70, OrderState.UNKNOWN), (99, OrderState.UNKNOWN), (100, OrderState.ABSENT)):
+        assert book.unsettled(), "it is asked for until the silence was long enough"
+        record(book, look(session=2, after_s=after_s))
+        assert book.orders[REF].state is state, after_s
+    assert not book.unsettled()
 
 
 def test_an_order_that_the_broker_once_acknowledged_is_never_called_absent(book):
@@ -227,8 +231,92 @@ def test_a_difference_is_announced_after_a_second_look_only(book):
     assert not [e for e in first if isinstance(e, ev.PositionAdjusted)]
     assert book.unsettled()
     second = record(book, look(positions=[(CON, 5)], open_refs=[REF], after_s=70))
-    assert [e.cause for e in second if isinstance(e, ev.PositionAdjusted)] == ["unexplained"]
+    (began,) = [e for e in second if isinstance(e, ev.QuarantineBegan)]
+    assert began.why == "AAPL: the broker holds 5, our executions say 0"
+    assert book.only_reducing(ACCOUNT) == f"in quarantine since {began.at:%Y-%m-%d %H:%M} UTC: {began.why}"
     assert not book.unsettled()
+    third = record(book, look(positions=[(CON, 5)], open_refs=[REF], after_s=80))
+    assert not [e for e in third if not isinstance(e, ev.Snapshot)], "it is said once"
+    ended = record(book, ev.QuarantineEnded(at=AT, account=ACCOUNT, by="me"))
+    assert [e.cause for e in ended if isinstance(e, ev.PositionAdjusted)] == ["accepted"]
+    assert (book.ledger[ACCOUNT, CON], book.only_reducing(ACCOUNT)) == (5, None)
+
+
+def test_a_difference_that_grows_in_quarantine_is_said_again(book):
+    """A person must not accept what was never shown."""
+    record(book, held(5))
+    for n, quantity in enumerate((5, 5, 9, 9, 9)):
+        seen = record(book, look(positions=[(CON, quantity)], open_refs=[REF], after_s=60 + 10 * n))
+        told = [e.why for e in seen if isinstance(e, ev.QuarantineBegan)]
+        assert bool(told) == (n in {1, 3}), (n, told)
+    ended = record(book, ev.QuarantineEnded(at=AT, account=ACCOUNT, by="me"))
+    assert [e.after for e in ended if isinstance(e, ev.PositionAdjusted)] == [9]
+
+
+def test_what_was_filled_since_the_last_look_is_not_accepted_away(book):
+    """Accepting adopts the difference, not a number that is old by now."""
+    record(book, held(5))
+    record(book, look(positions=[(CON, 5)], open_refs=[REF]))
+    record(book, look(positions=[(CON, 5)], open_refs=[REF], after_s=70))
+    record(book, filled())
+    ended = record(book, ev.QuarantineEnded(at=AT, account=ACCOUNT, by="me"))
+    assert [(e.before, e.after) for e in ended if isinstance(e, ev.PositionAdjusted)] == [(10, 15)]
+
+
+def test_a_quarantine_is_as_old_as_its_first_reason(book):
+    """And tells them all."""
+    first, second = (ev.QuarantineBegan(at=AT + timedelta(hours=n), account=ACCOUNT, why=f"why {n}") for n in (0, 1))
+    for event in (first, second, second):
+        record(book, event)
+    assert (book.quarantines[ACCOUNT].at, book.quarantines[ACCOUNT].why) == (AT, "why 0; why 1")
+
+
+def test_fills_of_both_orders_under_one_reference_count(book):
+    """What was bought twice was bought twice; the order that we know stays the one that we know."""
+    record(book, shown())
+    record(book, shown(perm_id=100))
+    record(book, filled())
+    record(book, msgspec.structs.replace(filled("f.1.01"), perm_id=100))
+    order = book.orders[REF]
+    assert (order.filled, order.perm_id, book.ledger[ACCOUNT, CON]) == (20, 99, 20)
+
+
+def test_a_quarantine_outlives_its_reason(book):
+    """The difference went away by itself: a person still has to look."""
+    record(book, held(5))
+    record(book, look(positions=[(CON, 5)], open_refs=[REF]))
+    record(book, look(positions=[(CON, 5)], open_refs=[REF], after_s=70))
+    record(book, look(positions=[], open_refs=[REF], after_s=80))
+    assert book.only_reducing(ACCOUNT)
+    ended = record(book, ev.QuarantineEnded(at=AT, account=ACCOUNT, by="me"))
+    assert not [e for e in ended if isinstance(e, ev.PositionAdjusted)], "nothing is left to adopt"
+    assert book.ledger.get((ACCOUNT, CON), D(0)) == 0
+
+
+def test_an_id_of_another_client_is_not_ours_to_cancel(book):
+    """The same order, shown under the client id of a former life: its id here would name a stranger's order."""
+    record(book, opened(session=2))
+    mark = book.order_id_mark
+    record(book, msgspec.structs.replace(shown(session=2, client_id=9), order_id=3000))
+    order = book.orders[REF]
+    assert (order.session, order.order_id, order.state) == (1, 7, OrderState.WORKING)
+    assert book.order_id_mark == mark
+    assert record(book, msgspec.structs.replace(shown(session=2, client_id=9), order_id=3000)) == [], "told once"
+
+
+def test_a_second_order_under_our_reference_does_not_take_the_place_of_the_first(book):
+    """Both are visible; when the one that we knew is gone, the other one is it."""
+    record(book, shown())
+    record(book, shown(perm_id=100))
+    assert (book.orders[REF].perm_id, list(book.foreign_orders)) == (99, [100])
+    both = msgspec.structs.replace(look(open_refs=[REF, REF]), open_perm_ids=(99, 100), doubled_refs=(REF,))
+    began = [e for e in record(book, both) if isinstance(e, ev.QuarantineBegan)]
+    assert [e.account for e in began] == [ACCOUNT]
+    assert not [e for e in record(book, both) if isinstance(e, ev.QuarantineBegan)], "said once"
+    record(book, ev.QuarantineEnded(at=AT, account=ACCOUNT, by="me"))
+    assert not [e for e in record(book, both) if isinstance(e, ev.QuarantineBegan)], "a person has accepted it"
+    record(book, msgspec.structs.replace(look(open_refs=[REF], after_s=70), open_perm_ids=(100,)))
+    assert (book.orders[REF].perm_id, book.foreign_orders) == (100, {})
 
 
 def test_a_difference_that_a_fill_explains_is_no_difference(book):

@@ -213,3 +213,93 @@ def test_nothing_by_that_name():
         gateway.close()
 
     asyncio.run(misspell())
+
+
+async def test_copies_of_a_status_come_after_newer_ones(gateway, faults, client):
+    """Old news again, seconds later."""
+    faults.duplicate_status(copies=3, spread_s=5)
+    client.place(1)
+    await asyncio.sleep(10)
+    told = client.statuses(1)
+    assert len(told) == 3 * len(set(told))
+    assert told[::3] != told[1::3], "not each word three times in a row"
+    assert "Filled" in told
+
+
+async def test_a_request_can_be_kept_back(gateway, faults, client):
+    """Also when its client has gone."""
+    faults.delay("placeOrder", 20)
+    client.place(1)
+    client.session.lost()
+    await asyncio.sleep(19)
+    assert gateway.exchange.orders == {}
+    await asyncio.sleep(2)
+    assert len(gateway.executions) == 1
+
+
+async def test_an_order_is_filled_whatever_the_market_says(gateway, faults, client):
+    """In parts; what is done cannot be filled again."""
+    client.place(1, orderType="LMT", lmtPrice=Decimal(1))
+    order = gateway.exchange.orders[1, 1]
+    faults.fill(order, quantity=Decimal(40))
+    faults.fill(order)
+    assert [(e.shares, e.price) for e in gateway.executions] == [(40, 1), (60, 1)]
+    assert order.status.value == "Filled"
+    with pytest.raises(ValueError, match="cannot be filled"):
+        faults.fill(order)
+
+
+async def test_a_correction_has_the_next_revision_and_moves_the_position(gateway, faults, client):
+    """Both revisions can be asked for, the newest last."""
+    client.place(1)
+    await asyncio.sleep(1)
+    (first,) = gateway.executions
+    second = faults.correct(first, Decimal(90))
+    assert (first.exec_id[:-2], first.exec_id[-2:]) == (second.exec_id[:-2], "01")
+    assert second.exec_id.endswith(".02")
+    assert [held.quantity for held in gateway.positions()] == [90]
+    client.forget()
+    client.ask(7, 3, 5, 0, "", "", "", "", "", "")
+    assert [message[14] for message in client.of(11)] == [first.exec_id, second.exec_id]
+
+
+async def test_positions_can_come_and_change_without_an_order(gateway, faults):
+    """From before, by a split, by an assignment; nothing is paid for a split."""
+    faults.hold("AAPL", Decimal(100), Decimal(180))
+    faults.split("AAPL", Decimal(4))
+    (held,) = gateway.positions()
+    assert (held.quantity, held.average_cost) == (400, 45)
+    option = faults.options("AAPL", "20261218", "C")[0]
+    faults.hold(option, Decimal(-2), Decimal(5))
+    faults.assign(option, Decimal(1))
+    assert {p.contract.con_id: p.quantity for p in gateway.positions()} == {AAPL: 300, option.con_id: -1}
+    with pytest.raises(ValueError, match="not 2"):
+        faults.assign(option, Decimal(2))
+
+
+async def test_two_orders_under_one_reference(gateway, faults, client):
+    """Two permanent ids, both open; a cancel by the id ends the first only."""
+    client.place(1, orderType="LMT", lmtPrice=Decimal(1), orderRef="mine")
+    twin = faults.double(gateway.exchange.orders[1, 1])
+    client.forget()
+    client.ask(16, 1)
+    assert len(client.of(5)) == 2
+    assert len({order.perm_id for order in gateway.open_orders}) == 2
+    client.ask(4, 1, 1, "")
+    await asyncio.sleep(1)
+    assert gateway.open_orders == [twin]
+
+
+async def test_what_a_script_waits_for(gateway, faults, client):
+    """The next order, the next execution, the next request, be it ignored or not."""
+    async with asyncio.TaskGroup() as waiters:
+        order, execution, _ = [waiters.create_task(gateway.occasions.next(kind)) for kind in ("order", "execution", 3)]
+        await asyncio.sleep(0)
+        client.place(1)
+    assert order.result().key == (1, 1)
+    assert execution.result().order is order.result()
+    faults.ignore("placeOrder")
+    async with asyncio.TaskGroup() as waiters:
+        waiters.create_task(gateway.occasions.next(3))
+        await asyncio.sleep(0)
+        client.place(2)
