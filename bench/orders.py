@@ -1,8 +1,10 @@
-"""Tick in to order out: from a tick's bytes at the protocol to the order's bytes at the transport.
+"""Tick in to order out, over TCP: from a tick's bytes into one socket to the order's bytes out of it.
 
-Side `raw` calls `ib.placeOrder` in a handler of pendingTickersEvent. Side `service` is a strategy at its desk: risk
-limits, journal (`process` durability), pacing and the log included. One order every two virtual seconds, so that pacing
-and rate limits are what they are in life; what is timed is real.
+Three processes. The *conductor* is the simulated gateway of both sides, one for each, with a stopwatch on its end of
+the line. Side `raw` calls `ib.placeOrder` in a handler of pendingTickersEvent; side `service` is a strategy at its
+desk: risk limits, journal (`process` durability), pacing and the log included. Both are connected all the time, and get
+their ticks in turns; what is told between two ticks (acknowledgements, fills, commissions) is the gateway's own. So
+both pay the same for the kernel, for the conductor's loop, and for the machine's good and bad moments.
 """
 
 from __future__ import annotations
@@ -10,58 +12,41 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
+import feed
 import ib_insync
 import paired
 import sides
 
-from ibkr_service.broker import translate
-from ibkr_service.broker.ib import adopt_running_loop
-from ibkr_service.clock import LoopClock
 from ibkr_service.core.events import Tick
 from ibkr_service.core.instrument import Stock
 from ibkr_service.core.orders import Intent
+from ibkr_service.daemon import loop_factory
 from ibkr_service.desk import Desk
-from ibkr_service.rehearsal.world import EPOCH, World, WorldConfig
 from ibkr_service.sim import Server
-from ibkr_service.sim.loop import run
 from ibkr_service.sim.messages import Answer, Request
+from ibkr_service.sim.server import Connection
 from ibkr_service.sim.wire import LENGTH_BYTES, frame
-from ibkr_service.supervisor import StrategySpec
 
 AAPL = Stock("AAPL")
 QUANTITY = 100
-PAUSE_S = 2.0  # virtual; 30 orders a minute is what settings.toml allows
+PAUSE_S = 0.04  # after an order's fill: for the commission, the position, and what both sides make of them
+SETTLE_S = 1.0
+LIMIT_S = 10.0
 WARM_UP = 50
 FIRST_CENTS = 30_000
 PLACE_ORDER = f"{int(Request.PLACE_ORDER)}\0".encode()
-
-
-class Tap:
-    """A transport that notes when an order passes, and the order's fields."""
-
-    def __init__(self, transport: Any) -> None:  # noqa: ANN401 - any loop's transport
-        self._transport = transport
-        self.orders: list[list[str]] = []
-        self.passed_ns = 0
-
-    def write(self, data: bytes) -> None:
-        """Note and pass on."""
-        if data.startswith(PLACE_ORDER, LENGTH_BYTES):
-            self.passed_ns = time.perf_counter_ns()
-            self.orders.append(data[LENGTH_BYTES:].decode().split("\0"))
-        self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the transport has
-        return getattr(self._transport, name)
+SIDES = ("raw", "service")
+BID, ASK, LAST = 1, 2, 4
 
 
 class Signal:
@@ -80,22 +65,27 @@ class Signal:
 
     async def at_desk(self, desk: Desk) -> None:
         """Trade as a strategy does."""
-        await desk.qualify(AAPL)
-        desk.watch(AAPL)
         async for event in desk.events():
             if isinstance(event, Tick) and (action := self.action(event.bid)):
                 desk.submit(Intent(instrument=AAPL, action=action, quantity=Decimal(QUANTITY)))
 
 
+# --- the sides -------------------------------------------------------------------------------------------------------
+
+
+class Address(NamedTuple):
+    """Where the gateway is."""
+
+    host: str
+    port: int
+
+
 @asynccontextmanager
-async def raw(folder: Path) -> AsyncIterator[tuple[Server, sides.Library, int]]:
-    """ib_insync by itself: gateway, client, and the request id of the subscription."""
-    del folder
-    adopt_running_loop()
-    async with sides.gateway() as server:
-        ib, signal = ib_insync.IB(), Signal()
-        await ib.connectAsync(server.host, server.port, clientId=1)
-        contract = translate.contract_of(AAPL)
+async def raw(gateway: Address) -> AsyncIterator[None]:
+    """ib_insync by itself."""
+    signal = Signal()
+    async with sides.raw_ib(gateway, [AAPL]) as (ib, tickers):
+        contract = tickers[0].contract
         await ib.qualifyContractsAsync(contract)
 
         def on_tickers(tickers: set[Any]) -> None:
@@ -104,72 +94,150 @@ async def raw(folder: Path) -> AsyncIterator[tuple[Server, sides.Library, int]]:
                     ib.placeOrder(contract, ib_insync.MarketOrder(action, QUANTITY))
 
         ib.pendingTickersEvent += on_tickers
-        ticker = ib.reqMktData(contract)
-        yield server, ib.client, ib.wrapper.ticker2ReqId["mktData"][ticker]
-        ib.disconnect()
+        yield
 
 
 @asynccontextmanager
-async def service(folder: Path) -> AsyncIterator[tuple[Server, sides.Library, int]]:
-    """The service, likewise: gateway, client, and the request id of the subscription."""
-    sides.quiet_logs(folder, LoopClock(asyncio.get_running_loop(), EPOCH))
-    world = World(WorldConfig(folder=folder, strategies=[StrategySpec("trader", Signal().at_desk)]))
-    async with world:
-        await world.until(lambda: bool(world.app.book.quotes), what="a quote")
-        (line,) = world.app.session.lines
-        yield world.server, sides.client_of(world.app), line.request
-        world.check_agreement()
-
-
-async def measure(side: str, orders: int) -> paired.Result:
-    """One side's run."""
+async def service(gateway: Address) -> AsyncIterator[None]:
+    """The service, likewise."""
     with tempfile.TemporaryDirectory() as home:
-        async with {"raw": raw, "service": service}[side](Path(home)) as (server, client, request):
-            server.faults.farm_down()  # from here on the ticks are ours
-            await asyncio.sleep(5)
-            tap = client.conn.transport = Tap(client.conn.transport)
+        async with sides.service(gateway, [AAPL], Path(home), Signal().at_desk):
+            yield
+
+
+async def trade(side: str, port: int) -> None:
+    """Be a side, until standard input ends."""
+    async with {"raw": raw, "service": service}[side](Address("127.0.0.1", port)):
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+# --- the conductor ---------------------------------------------------------------------------------------------------
+
+
+class Stopwatch(asyncio.Protocol):
+    """Stands between a socket and the gateway's end of it; notes when an order comes, and its fields."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.orders: list[list[str]] = []
+        self.came_ns = 0
+        self.came = asyncio.Event()
+        transport = connection._transport  # noqa: SLF001 - the wire itself is what is measured
+        assert transport is not None, "connected"
+        self._transport = transport
+        transport.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Note and pass on."""
+        came_ns = time.perf_counter_ns()
+        for message in feed.one_tick_chunks(data):  # the service asks for something else now and then
+            if message.startswith(PLACE_ORDER, LENGTH_BYTES):
+                self.came_ns = came_ns
+                self.orders.append(message[LENGTH_BYTES:].decode().split("\0"))
+                self.came.set()
+        self._connection.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass on."""
+        self._connection.connection_lost(exc)
+
+    async def time_ns(self, chunk: bytes) -> int:
+        """Send a tick; how long it took until the order came."""
+        self.came.clear()
+        began_ns = time.perf_counter_ns()
+        self._transport.write(chunk)
+        async with asyncio.timeout(LIMIT_S):
+            await self.came.wait()
+        return self.came_ns - began_ns
+
+    def tell(self, chunk: bytes) -> None:
+        """Send something that is answered by nothing."""
+        self._transport.write(chunk)
+
+
+@asynccontextmanager
+async def connected(side: str) -> AsyncIterator[tuple[Server, Stopwatch]]:
+    """A gateway, and a side that is connected to it and has its first quote; from here on the ticks are ours."""
+    async with sides.gateway() as server:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(__file__)),
+            *("--side", side, "--port", str(server.port)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=paired.environment(),
+        )
+        assert process.stdin is not None, "a pipe"
+        assert process.stdout is not None, "a pipe"
+        try:
+            async with asyncio.timeout(sides.LIMIT_S):
+                said = await process.stdout.readline()
+            if said != b"ready\n":
+                raise RuntimeError(f"side {side} did not start: {said!r}")
+            (connection,) = server.connections
+            server.faults.farm_down()
+            yield server, Stopwatch(connection)
+        finally:
+            process.stdin.close()
+            await process.wait()
+
+
+async def conduct(orders: int) -> paired.Result:
+    """Let both sides trade, in turns; each second time the other one first."""
+    taken_ns: dict[str, list[int]] = {side: [] for side in SIDES}
+    async with AsyncExitStack() as around:
+        lines = {side: await around.enter_async_context(connected(side)) for side in SIDES}
+        await asyncio.sleep(SETTLE_S)
+        for _, watch in lines.values():
             # A quote in which nothing is missing that was there before, or the service would soon ask for it anew.
-            client.conn.data_received(frame(Answer.TICK_PRICE, 6, request, 4, f"{FIRST_CENTS / 100:.2f}", 100, 1))
-            taken_ns = []
-            for number in range(1, WARM_UP + orders + 1):
-                chunk = quote(request, FIRST_CENTS + number)
-                # Never inside a message of the gateway's own: the end of a long answer may still be under way.
-                await sides.until(lambda: not client._data)  # noqa: SLF001 - what is left of an incomplete message
-                handed_ns = time.perf_counter_ns()
-                client.conn.data_received(chunk)
+            watch.tell(price(LAST, FIRST_CENTS))
+        for number in range(1, WARM_UP + orders + 1):
+            for side in SIDES if number % 2 else reversed(SIDES):
+                server, watch = lines[side]
+                taken_ns[side].append(await watch.time_ns(quote(FIRST_CENTS + number)))
+                await filled(server, number)
                 await asyncio.sleep(PAUSE_S)
-                taken_ns.append(tap.passed_ns - handed_ns)
-            check(tap.orders, WARM_UP + orders, server)
-            client.conn.transport = tap._transport  # noqa: SLF001 - as it was
-    return {"taken_ns": taken_ns[WARM_UP:]}
+        await asyncio.sleep(SETTLE_S)
+        for side, (server, watch) in lines.items():
+            check(side, watch.orders, WARM_UP + orders, server)
+    return {side: taken_ns[side][WARM_UP:] for side in SIDES}
 
 
-def quote(request: int, cents: int) -> bytes:
+async def filled(server: Server, number: int) -> None:
+    """Wait until so many orders are."""
+    await sides.until(lambda: len(server.gateway.executions) == number)
+
+
+def price(kind: int, cents: int) -> bytes:
+    """A price tick."""
+    return frame(Answer.TICK_PRICE, 6, feed.FIRST_REQUEST, kind, f"{cents / 100:.2f}", 300, 1)
+
+
+def quote(cents: int) -> bytes:
     """A bid and an ask, as TWS sends them: two messages in one chunk."""
-    sides_ = ((1, cents), (2, cents + 2))
-    return b"".join(frame(Answer.TICK_PRICE, 6, request, kind, f"{at / 100:.2f}", 300, 1) for kind, at in sides_)
+    return price(BID, cents) + price(ASK, cents + 2)
 
 
-def check(orders: list[list[str]], wanted: int, server: Server) -> None:
+def check(side: str, orders: list[list[str]], wanted: int, server: Server) -> None:
     """Both sides must have sent the same orders, and all of them must have been filled."""
     sent = [(fields[3], fields[16], fields[17], fields[18]) for fields in orders]
     expected = [("AAPL", "SELL" if n % 2 else "BUY", str(QUANTITY), "MKT") for n in range(wanted)]
     if sent != expected or len(server.gateway.executions) != wanted:
-        raise AssertionError(f"{len(sent)} orders, {len(server.gateway.executions)} fills, of {wanted}: {sent[:2]}")
+        fills = len(server.gateway.executions)
+        raise AssertionError(f"{side}: {len(sent)} orders, {fills} fills, of {wanted}: {sent[:2]}")
 
 
 def rows(rounds: int, *, quick: bool) -> list[paired.Row]:
     """Median and 99th percentile of each side."""
-    results = paired.alternate("orders.py", ["raw", "service"], rounds, "--orders", "40" if quick else "300")
+    runs = [paired.child("orders.py", "--orders", "40" if quick else "400") for _ in range(rounds)]
     found = []
     for percent in (50, 99):
-        baseline, ours = (
-            [percentile(result["taken_ns"], percent) / 1000 for result in results[side]] for side in ("raw", "service")
-        )
+        baseline, ours = ([percentile(run[side], percent) / 1000 for run in runs] for side in SIDES)
         name = "median" if percent == 50 else f"{percent}th percentile"  # noqa: PLR2004 - that is the median
         found.append(
             paired.Row(
-                f"tick in to order out, µs, {name}",
+                f"tick in to order out over TCP, µs, {name}",
                 f"{median(baseline):,.0f}",
                 f"{median(ours):,.0f}",
                 paired.ratio(ours, baseline),
@@ -184,12 +252,24 @@ def percentile(values: list[int], percent: int) -> int:
 
 
 def main() -> None:
-    """Run one side and print its result."""
+    """Conduct and print the result, or be a side."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", choices=["raw", "service"], required=True)
-    parser.add_argument("--orders", type=int, required=True)
+    parser.add_argument("--orders", type=int, default=400)
+    parser.add_argument("--side", choices=SIDES)
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--text", action="store_true", help="print percentiles instead of every value")
     chosen = parser.parse_args()
-    print(json.dumps(run(measure(chosen.side, chosen.orders))))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        if chosen.side:
+            runner.run(trade(chosen.side, chosen.port))
+            return
+        found = runner.run(conduct(chosen.orders))
+    if not chosen.text:
+        print(json.dumps(found))
+        return
+    for percent in (50, 90, 99):
+        low, high = (percentile(found[side], percent) / 1000 for side in SIDES)
+        print(f"{percent} %: raw {low:,.0f} µs, service {high:,.0f} µs, ratio {high / low:.2f}")
 
 
 if __name__ == "__main__":

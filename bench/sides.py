@@ -23,6 +23,7 @@ from ibkr_service.broker.ib import adopt_running_loop
 from ibkr_service.broker.login import SessionConfig
 from ibkr_service.clock import Clock, SystemClock
 from ibkr_service.core.instrument import AnyInstrument, Forex, Option, Stock
+from ibkr_service.daemon import spare_the_collector
 from ibkr_service.desk import Desk
 from ibkr_service.rehearsal.world import WIDE_LIMITS
 from ibkr_service.sim import Gateway, GatewayConfig, Server, serve
@@ -124,6 +125,7 @@ async def service(
         await strategy(desk)
 
     app = App(config, [StrategySpec("reader", subscribed)], clock=clock, rng=random.Random(feed.SEED))
+    spare_the_collector()  # as the daemon does
     async with asyncio.TaskGroup() as around:
         around.create_task(app.run(), name="app")
         await until(lambda: len(app.book.quotes) == len(watched))

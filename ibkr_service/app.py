@@ -26,6 +26,7 @@ from ibkr_service import __version__, narrate
 from ibkr_service.broker.ib import adopt_running_loop
 from ibkr_service.broker.login import SessionConfig
 from ibkr_service.broker.session import Session
+from ibkr_service.checkpoints import Checkpoints
 from ibkr_service.claims import Claims
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
@@ -38,6 +39,7 @@ from ibkr_service.core.errors import (
     Unfit,
     UnknownAccount,
 )
+from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.limits import Limits, tightened
 from ibkr_service.core.link import Link
 from ibkr_service.core.refs import Refs, run_id
@@ -68,7 +70,7 @@ _DATA_TYPES = {"live": 1, "frozen": 2, "delayed": 3, "delayed_frozen": 4}
 
 @dataclass(frozen=True)
 class AppConfig:
-    """The settings as plain values. Times in seconds; `hold_limit_s` None: no watchdog thread.
+    """The settings as plain values. Times in seconds; `hold_limit_s` None: no watchdog, and no other thread.
 
     `claims` is the folder in which a daemon claims its client id; None: it does not. `keep_days`: for how long every
     fact is kept; 0: for ever.
@@ -220,7 +222,7 @@ class App:
                 put=self.inbox.put,
                 book=self.book,
                 uniform=rng.uniform,
-                put_tick=self._take_tick,
+                taker=self._taker,
             )
             self.run_id = run_id(int(clock.now().timestamp()), self.book.last_run_id)
             # Two services that start in one second differ by their client ids.
@@ -260,6 +262,7 @@ class App:
             around.enter_context(library_alarms(self._library_alarm))
             if self.config.hold_limit_s is not None:
                 around.enter_context(Watchdog(self.config.hold_limit_s, self.supervisor.held))
+                around.enter_context(Checkpoints(self.journal))
             self._started()
             await self._serve()
             self.hub.record(ev.ServiceStopped(at=self.clock.now(), reason=self.stop_reason))
@@ -351,12 +354,17 @@ class App:
             self.hub.record(ev.CancelRequested(at=self.clock.now(), ref=ref, by=by))
         self.session.cancel(self.book.orders[ref])
 
-    def _take_tick(self, tick: ev.Tick) -> None:
-        """Record a tick as it comes in, unless facts are waiting that came before it."""
-        if self.inbox.queue:
-            self.inbox.put(tick)
-        else:
-            self.hub.tick(tick)
+    def _taker(self, instrument: AnyInstrument) -> Callable[[ev.Tick], None]:
+        """What records the ticks of an instrument as they come in, unless facts are waiting that came before."""
+        waiting, put, record = self.inbox.queue, self.inbox.put, self.hub.taker(instrument)
+
+        def take(tick: ev.Tick) -> None:
+            if waiting:
+                put(tick)
+            else:
+                record(tick)
+
+        return take
 
     async def _pump(self) -> None:
         """Move events from the inbox into the hub; let others run between batches."""

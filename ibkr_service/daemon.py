@@ -7,6 +7,7 @@ really kills. In simulated mode without a gateway elsewhere, one is started in t
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import signal
@@ -32,6 +33,8 @@ from ibkr_service.sim import Server
 from ibkr_service.supervisor import StrategySpec
 
 log = structlog.get_logger("ibkr_service")
+
+COLLECT_AFTER = (10_000, 20, 50)  # objects more than before; younger collections; see `gc.set_threshold`
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,18 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
+def spare_the_collector() -> None:
+    """Keep garbage collections out of the way of orders.
+
+    What there is now (libraries, the book as it was read back) stays for the life of the process: it is not looked
+    through any more, which took 70 ms. What comes is looked through seldom, since reference counts free nearly all of
+    it; a collection of the youngest takes less than a millisecond, and comes once in some hundred orders.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+
+
 async def _serve(daemon: Daemon) -> tuple[int, list[str]]:
     adopt_running_loop()  # before anything of ib_insync is made
     seed = random.SystemRandom().getrandbits(64)
@@ -100,6 +115,7 @@ async def _run_app(
     daemon: Daemon, config: AppConfig, rng: random.Random, server: Server | None
 ) -> tuple[int, list[str]]:
     app = App(config, daemon.specs, clock=daemon.clock, rng=rng, observer=daemon.observer)
+    spare_the_collector()
     loop = asyncio.get_running_loop()
     operations = Operations(app)
     with _signals(app, loop):

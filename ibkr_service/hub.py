@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import structlog
 
@@ -20,8 +21,9 @@ from ibkr_service.core.book import ABSENT_AFTER_S, Book
 from ibkr_service.core.errors import JournalError, ServiceError
 from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.link import Link
+from ibkr_service.core.quotes import Place
 from ibkr_service.journal import Journal
-from ibkr_service.mailbox import Mailbox
+from ibkr_service.mailbox import Mailbox, Slot
 from ibkr_service.snapshots import Snapshots
 
 log = structlog.get_logger("ibkr_service.hub")
@@ -63,6 +65,13 @@ class Subscriber:
     accounts: set[str] = field(default_factory=set)
 
 
+class _Channel(NamedTuple):
+    """Where the ticks of one instrument go: a slot in each mailbox that watches it, and what puts them there."""
+
+    slots: dict[Subscriber, Slot]
+    take: Callable[[ev.Tick], None]
+
+
 class Hub:
     """Journal, book and mailboxes behind one verb.
 
@@ -88,6 +97,7 @@ class Hub:
         self._observer = observer
         self._tick_observer = tick_observer
         self._subscribers: list[Subscriber] = []
+        self._channels: dict[AnyInstrument, _Channel] = {}
 
     def recover(self) -> None:
         """Rebuild the book from its last snapshot and the facts that came after it, or from all facts.
@@ -113,11 +123,38 @@ class Hub:
     def subscribe(self, subscriber: Subscriber) -> None:
         """Deliver to this mailbox from now on."""
         self._subscribers.append(subscriber)
+        for instrument in subscriber.watched:
+            self._connect(subscriber, instrument)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Deliver no more."""
         if subscriber in self._subscribers:
             self._subscribers.remove(subscriber)
+            for instrument in subscriber.watched:
+                self._channel(instrument).slots.pop(subscriber, None)
+
+    def watch(self, subscriber: Subscriber, instrument: AnyInstrument) -> None:
+        """Deliver the ticks of an instrument to this mailbox from now on, and what concerns its stream."""
+        subscriber.watched.add(instrument)
+        if subscriber in self._subscribers:
+            self._connect(subscriber, instrument)
+
+    def unwatch(self, subscriber: Subscriber, instrument: AnyInstrument) -> None:
+        """Deliver them no more; the unread tick is discarded."""
+        subscriber.watched.discard(instrument)
+        self._channel(instrument).slots.pop(subscriber, None)
+        subscriber.mailbox.forget(instrument)
+
+    def _connect(self, subscriber: Subscriber, instrument: AnyInstrument) -> None:
+        self._channel(instrument).slots[subscriber] = subscriber.mailbox.slot(instrument)
+
+    def _channel(self, instrument: AnyInstrument) -> _Channel:
+        channel = self._channels.get(instrument)
+        if channel is None:
+            slots: dict[Subscriber, Slot] = {}
+            take = self._take_into(self.book.quotes.place(instrument), slots)
+            channel = self._channels[instrument] = _Channel(slots, take)
+        return channel
 
     def record(self, event: ev.Event) -> None:
         """Take in a fact: journal, book, mailboxes; then what follows from it. Repetitions are ignored.
@@ -174,14 +211,24 @@ class Hub:
 
     def tick(self, tick: ev.Tick) -> None:
         """A tick's short way: never journalled, nothing follows from it."""
-        instrument = tick.instrument
-        self.book.quotes[instrument] = tick
-        self.recorded += 1
-        for subscriber in self._subscribers:
-            if instrument in subscriber.watched:
-                subscriber.mailbox.put(tick)
-        if self._tick_observer is not None:
-            self._tick_observer(tick)
+        self._channel(tick.instrument).take(tick)
+
+    def taker(self, instrument: AnyInstrument) -> Callable[[ev.Tick], None]:
+        """What does for the ticks of one instrument as `tick`, without looking anything up for each of them."""
+        return self._channel(instrument).take
+
+    def _take_into(self, place: Place, slots: dict[Subscriber, Slot]) -> Callable[[ev.Tick], None]:
+        observer = self._tick_observer
+
+        def take(tick: ev.Tick) -> None:
+            place.tick = tick
+            self.recorded += 1
+            for slot in slots.values():
+                slot.put(tick)
+            if observer is not None:
+                observer(tick)
+
+        return take
 
     def _take(self, event: ev.Event) -> None:
         derived = self.book.apply(event)

@@ -49,6 +49,32 @@ class _Bell:
         return self.waiting
 
 
+class Slot:
+    """Where a mailbox keeps the newest unread tick of one instrument, or figure of one kind.
+
+    Who brings the ticks of an instrument holds the slot, so that a tick costs no look-up.
+    """
+
+    __slots__ = ("_mailbox", "unread")
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+        self.unread: ev.Tick | ev.AccountFigure | None = None
+
+    def put(self, event: ev.Tick | ev.AccountFigure) -> None:
+        """Take the place of the older one, if that is unread; else queue up. Nothing if the mailbox is closed."""
+        mailbox = self._mailbox
+        if self.unread is not None:
+            self.unread = event
+            mailbox.replaced += 1
+        elif mailbox.closed_because is None:
+            self.unread = event
+            mailbox.slots_unread.append(self)
+            bell = mailbox.bell
+            if bell.waiting is not None:
+                bell.ring()
+
+
 class Mailbox:
     """Facts in order, newest tick per instrument, newest account figure of each kind; one reader.
 
@@ -58,17 +84,18 @@ class Mailbox:
 
     def __init__(self, facts_max: int, overrun: Callable[[], None]) -> None:
         self.facts_max = facts_max
-        self.ticks_replaced = 0
+        self.replaced = 0  # ticks and figures that a newer one came for before they were read
+        self.closed_because: str | None = None
+        self.bell = _Bell()
+        self.slots_unread: deque[Slot] = deque()  # longest waiting first
         self._overrun = overrun
         self._facts: deque[Deliverable] = deque()
-        self._newest: dict[AnyInstrument | tuple[object, ...], ev.Tick | ev.AccountFigure] = {}  # longest waiting first
-        self._bell = _Bell()
-        self._closed_because: str | None = None
+        self._slots: dict[AnyInstrument | tuple[object, ...], Slot] = {}
         self._reading = False
         self._skipped = False
 
     def __len__(self) -> int:
-        return len(self._facts) + len(self._newest)
+        return len(self._facts) + len(self.slots_unread)
 
     def begin_reading(self) -> bool:
         """From now on facts that pile up are an overrun; True if facts were skipped before, and the state is owed."""
@@ -77,51 +104,69 @@ class Mailbox:
             self._facts.clear()
         return skipped
 
+    def slot(self, what: AnyInstrument | tuple[object, ...]) -> Slot:
+        """The place of an instrument's ticks or of a kind of figure; the same object until it is forgotten."""
+        slot = self._slots.get(what)
+        if slot is None:
+            slot = self._slots[what] = Slot(self)
+        return slot
+
     def put(self, event: Deliverable) -> None:
         """Deliver an event; nothing if the mailbox is closed."""
-        if self._closed_because is not None:
+        if self.closed_because is not None:
             return
         if isinstance(event, ev.Tick):
-            unread = len(self._newest)
-            self._newest[event.instrument] = event  # in the place of the older one, if that is unread
-            if len(self._newest) == unread:
-                self.ticks_replaced += 1
-        elif isinstance(event, ev.AccountFigure):
-            self._newest[ev.figure_key(event)] = event
-        else:
-            if isinstance(event, ev.Gap):
-                self._newest.pop(event.instrument, None)
-            elif isinstance(event, ev.LinkChanged) and event.after is not Link.READY:
-                self._forget_figures(lambda _figure: True)
-            if len(self._facts) >= self.facts_max:
-                if self._reading:
-                    self.close("overrun: it left more than service.mailbox_max facts unread")
-                    self._overrun()
-                    return
-                # Who has not begun to read is owed the state at that moment, not how it came about.
-                self._facts.clear()
-                self._skipped = True
-            self._facts.append(event)
-        self._bell.ring()
+            self.slot(event.instrument).put(event)
+            return
+        if isinstance(event, ev.AccountFigure):
+            self.slot(ev.figure_key(event)).put(event)
+            return
+        if isinstance(event, ev.Gap):
+            slot = self._slots.get(event.instrument)
+            if slot is not None:
+                self._discard(slot)
+        elif isinstance(event, ev.LinkChanged) and event.after is not Link.READY:
+            self._forget_figures(lambda _figure: True)
+        if len(self._facts) >= self.facts_max:
+            if self._reading:
+                self.close("overrun: it left more than service.mailbox_max facts unread")
+                self._overrun()
+                return
+            # Who has not begun to read is owed the state at that moment, not how it came about.
+            self._facts.clear()
+            self._skipped = True
+        self._facts.append(event)
+        self.bell.ring()
 
     def forget(self, instrument: AnyInstrument) -> None:
-        """Discard the unread tick of an instrument that is no longer watched."""
-        self._newest.pop(instrument, None)
+        """Discard the unread tick of an instrument that is no longer watched, and its slot."""
+        slot = self._slots.pop(instrument, None)
+        if slot is not None:
+            self._discard(slot)
 
     def forget_account(self, account: str) -> None:
         """Discard the unread figures of an account that is no longer watched."""
         self._forget_figures(lambda figure: figure.account == account)
 
     def _forget_figures(self, unwanted: Callable[[ev.AccountFigure], bool]) -> None:
-        kept = {k: e for k, e in self._newest.items() if isinstance(e, ev.Tick) or not unwanted(e)}
-        self._newest = kept
+        for what, slot in tuple(self._slots.items()):
+            if isinstance(what, tuple) and isinstance(slot.unread, ev.AccountFigure) and unwanted(slot.unread):
+                del self._slots[what]
+                self._discard(slot)
+
+    def _discard(self, slot: Slot) -> None:
+        if slot.unread is not None:
+            slot.unread = None
+            self.slots_unread.remove(slot)
 
     def close(self, why: str) -> None:
         """Discard everything; whoever reads now or later gets `DeskClosed`."""
-        self._closed_because = why
+        self.closed_because = why
         self._facts.clear()
-        self._newest.clear()
-        self._bell.ring()
+        for slot in self.slots_unread:
+            slot.unread = None
+        self.slots_unread.clear()
+        self.bell.ring()
 
     def take(self) -> Deliverable | None:
         """The oldest fact, else the tick that has waited longest, else None.
@@ -131,15 +176,13 @@ class Mailbox:
         """
         if self._facts:
             return self._facts.popleft()
-        if self._newest:
-            return self._newest.pop(next(iter(self._newest)))
-        if self._closed_because is not None:
-            raise DeskClosed(self._closed_because)
+        if self.slots_unread:
+            slot = self.slots_unread.popleft()
+            event, slot.unread = slot.unread, None
+            return event
+        if self.closed_because is not None:
+            raise DeskClosed(self.closed_because)
         return None
-
-    def wait(self) -> asyncio.Future[None]:
-        """What to await until there may be something to take."""
-        return self._bell.wait()
 
     async def get(self) -> Deliverable:
         """As `take`, but wait for something.
@@ -148,8 +191,33 @@ class Mailbox:
             DeskClosed: the mailbox was closed.
         """
         while (event := self.take()) is None:
-            await self.wait()
+            await self.bell.wait()
         return event
+
+    async def read(self, owe: Callable[[], None]) -> AsyncIterator[Deliverable]:
+        """As `get`, for ever. A reader waits after nearly every tick, so `take` is said here again, without calls.
+
+        Args:
+            owe: tells the state, to one that has missed facts because it had not begun to read.
+
+        Raises:
+            DeskClosed: the mailbox was closed.
+        """
+        if self.begin_reading():
+            owe()
+        facts, slots, wait = self._facts, self.slots_unread, self.bell.wait
+        while True:
+            if facts:
+                yield facts.popleft()
+            elif slots:
+                slot = slots.popleft()
+                event, slot.unread = slot.unread, None
+                assert event is not None, "what waits is unread"
+                yield event
+            elif self.closed_because is not None:
+                raise DeskClosed(self.closed_because)
+            else:
+                await wait()
 
 
 class Stream(Generic[T]):

@@ -77,7 +77,7 @@ class View:
         """What the service believes to hold; to be read only."""
         return self._hub.book
 
-    async def events(self) -> AsyncIterator[ev.Event]:
+    def events(self) -> AsyncIterator[ev.Event]:
         """Everything that concerns this strategy, for as long as it lives.
 
         `Recovered` first, then facts in order, ticks newest-wins.
@@ -85,15 +85,7 @@ class View:
         Raises:
             DeskClosed: the strategy was stopped.
         """
-        mailbox = self._subscriber.mailbox
-        if mailbox.begin_reading():
-            self.welcome()
-        while True:
-            event = mailbox.take()
-            if event is None:
-                await mailbox.wait()
-            else:
-                yield event
+        return self._subscriber.mailbox.read(self.welcome)
 
     def position(self, instrument: Traded) -> Decimal:
         """What this strategy's own orders have filled, net, over all its runs. The account's: `book.position`.
@@ -147,7 +139,7 @@ class View:
         self._check_open()
         if instrument not in self._subscriber.watched:
             newest = self._watching.watch(instrument)  # first: it refuses what is no instrument
-            self._subscriber.watched.add(instrument)
+            self._hub.watch(self._subscriber, instrument)
             # It flows for somebody else already: no need to wait for it to change. What the hub has not recorded yet
             # comes from there.
             recorded = self.book.quote(instrument)
@@ -157,8 +149,7 @@ class View:
     def unwatch(self, instrument: AnyInstrument) -> None:
         """Receive no more ticks of it; the unread one is discarded."""
         if instrument in self._subscriber.watched:
-            self._subscriber.watched.discard(instrument)
-            self._subscriber.mailbox.forget(instrument)
+            self._hub.unwatch(self._subscriber, instrument)
             self._watching.unwatch(instrument)
 
     def every_tick(self, instrument: AnyInstrument, unread_max: int = UNREAD_TICKS_MAX) -> Stream[TickItem]:

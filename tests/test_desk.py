@@ -696,7 +696,7 @@ async def test_an_accounts_figures_come_to_the_desk_that_watches_it(office, desk
 
     def unread(of):
         box = of._subscriber.mailbox
-        return [(box._newest[key].account, box._newest[key].value) for key in box._newest]
+        return [(slot.unread.account, slot.unread.value) for slot in box.slots_unread]
 
     tell("1")
     tell("2")

@@ -14,10 +14,13 @@ from datetime import UTC, datetime
 from decimal import Decimal as D
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ibkr_service import journal as journal_module
 from ibkr_service.core import events as ev
-from ibkr_service.core.errors import JournalError
-from ibkr_service.core.instrument import Bag, Forex, Future, Index, Option, Other, Stock
+from ibkr_service.core.errors import JournalError, ServiceError
+from ibkr_service.core.instrument import Bag, Forex, Future, FutureOption, Index, Option, Other, Stock
 from ibkr_service.core.link import Signal
 from ibkr_service.core.orders import Intent
 from ibkr_service.journal import SCHEMA_VERSION, Journal, export, open_readonly
@@ -368,3 +371,54 @@ def test_both_durabilities_write(tmp_path, durability):
     assert journal._db.execute("PRAGMA synchronous").fetchone() == ({"process": 1, "power": 2}[durability],)
     assert journal._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     journal.close()
+
+
+# --- what is not read back before it is written ----------------------------------------------------------------------
+
+ODD = [None, False, True, 0, 1, -1, 1.5, float("nan"), "", "x", "\ud800", "\0", "BUY", "MKT", (), [], {}, D("NaN")]
+TERMS = {
+    "action": ["BUY", "SELL"],
+    "quantity": [D(1), D("0.1"), D("1E+30"), D("1E-20"), D("Infinity")],
+    "order_type": ["MKT", "LMT", "LOC"],
+    "limit_price": [None, D("1.10"), D("-1E+40"), D("-0")],
+    "tif": ["DAY", "GTC", "IOC", "OPG"],
+    "outside_rth": [False, True],
+    "account": ["", "DU1"],
+    "stop_price": [None],
+    "fields": [(), (("hidden", True),)],
+    "unnatural": [False],
+}
+PARTS = ["AAPL", "20261218", 150.0, 150, 10**400, "C", "USD", "SMART", float("inf")]
+
+
+@st.composite
+def instruments(draw):
+    """What a strategy might call an instrument; usually it is one."""
+    kind = draw(st.sampled_from([Stock, Forex, Option, FutureOption, Future]))
+    if kind in {Option, FutureOption}:
+        parts = ["SPY", "20261218", draw(st.sampled_from([150, 1.5, 10**400, 5e-324, 1e308, *ODD])), "C"]
+    else:
+        parts = ["AAPL", "USD", "SMART"]
+    if draw(st.integers(0, 3)) == 0:
+        parts[draw(st.integers(0, len(parts) - 1))] = draw(st.sampled_from(ODD + PARTS))
+    return kind(*parts)
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(data=st.data())
+def test_a_plain_order_that_can_be_made_can_be_read_back(data):
+    """Its row is not read before it is written: whatever the checks of its parts let pass must come back equal."""
+    try:
+        terms = {name: data.draw(st.sampled_from(usual)) for name, usual in TERMS.items()}
+        if data.draw(st.integers(0, 2)) == 0:
+            terms[data.draw(st.sampled_from(list(TERMS)))] = data.draw(st.sampled_from(ODD))
+        intent = Intent(instrument=data.draw(instruments()), **terms)
+    except (ServiceError, ValueError, TypeError, AttributeError):
+        return
+    key = data.draw(st.sampled_from(["k", "", "\ud800", "✓", "\0"]))
+    event = ev.OrderSubmitted(at=AT, ref="r1", key=key, strategy="s", account="DU1", intent=intent)
+    try:
+        body = journal_module._body(event)
+    except JournalError:
+        return
+    assert journal_module._decoder.decode(body) == event

@@ -65,7 +65,7 @@ async def test_only_the_newest_tick_of_an_instrument_is_kept():
         box.put(tick(EUR, number))
         box.put(tick(AAPL, number))
     assert len(box) == 2
-    assert box.ticks_replaced == 19_998
+    assert box.replaced == 19_998
     assert await drained(box) == [tick(EUR, 9_999), tick(AAPL, 9_999)]
 
 

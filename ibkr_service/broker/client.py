@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ib_insync.client import Client as LibraryClient
 from ib_insync.connection import Connection as LibraryConnection
 from ib_insync.objects import TickData
+from ib_insync.ticker import Ticker as LibraryTicker
 from ib_insync.wrapper import Wrapper as LibraryWrapper
 
 from ibkr_service.broker.pacer import Pacer
@@ -39,6 +40,13 @@ Sink = Callable[[datetime, float, int, float, float], None]
 """Takes the ticks of one request in the order in which they came: when (UTC, loop time), tick type, price, size."""
 
 
+class Ticker(LibraryTicker):
+    """The library's, which is hashed by its identity, too; but there by a function in Python, for every chunk."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
 class TickWrapper(LibraryWrapper):
     """The library's wrapper, its two busiest methods made short. Where they differ from it, that is a defect."""
 
@@ -50,6 +58,13 @@ class TickWrapper(LibraryWrapper):
         self.sinks: dict[int, Sink] = {}  # by request id: who must see every tick
         self.keeps_ticks = True  # in `ticker.ticks`, as the library does; False for who does not read them
         self.on_tickers: Callable[[Iterable[Any]], None] | None = None  # told before the library's own listeners
+        self._loop_time, self._now = ib.loop.time, ib.clock.now
+        self.others = 0  # counts what may have changed more of a ticker than bid, ask, last and volume
+
+    def startTicker(self, reqId: int, contract: Any, tickType: int | str) -> Any:
+        if id(contract) not in self.tickers:
+            self.tickers[id(contract)] = Ticker(contract=contract)
+        return super().startTicker(reqId, contract, tickType)
 
     def priceSizeTick(  # noqa: C901, PLR0912 - a call more for each tick would cost a tenth of its time
         self, reqId: int, tickType: int, price: float, size: float
@@ -78,6 +93,7 @@ class TickWrapper(LibraryWrapper):
             if size != ticker.lastSize:
                 ticker.prevLastSize, ticker.lastSize = ticker.lastSize, size
         else:
+            self.others += 1
             told = len(ticker.ticks)
             super().priceSizeTick(reqId, tickType, price, size)
             if len(ticker.ticks) > told and (sink := self.sinks.get(reqId)):
@@ -109,6 +125,7 @@ class TickWrapper(LibraryWrapper):
                 return
             price, ticker.prevAskSize, ticker.askSize = ticker.ask, ticker.askSize, size
         else:
+            self.others += 1
             told = len(ticker.ticks)
             super().tickSize(reqId, tickType, size)
             if len(ticker.ticks) > told and (sink := self.sinks.get(reqId)):
@@ -125,8 +142,7 @@ class TickWrapper(LibraryWrapper):
                 sink(now, self.ib.last_byte_s, tickType, price, size)
 
     def tcpDataArrived(self) -> None:
-        ib = self.ib
-        ib.last_byte_s, self.lastTime = ib.loop.time(), ib.clock.now()
+        self.ib.last_byte_s, self.lastTime = self._loop_time(), self._now()
         if self.pendingTickers:
             for ticker in self.pendingTickers:
                 ticker.ticks, ticker.tickByTicks, ticker.domTicks = [], [], []
@@ -175,6 +191,7 @@ class Client(LibraryClient):
         self._resets = 0
         self._written: list[str] | None = None
         self._ids: dict[bytes, int] = {}
+        self._price_tick, self._size_tick = wrapper.priceSizeTick, wrapper.tickSize
         self._data: bytes | bytearray
         super().__init__(wrapper)
         self.conn = Connection(self._onSocketHasData)
@@ -211,22 +228,52 @@ class Client(LibraryClient):
     # --- inbound -----------------------------------------------------------------------------------------------------
 
     def _onSocketHasData(self, data: bytes) -> None:
-        self.wrapper.tcpDataArrived()
+        wrapper = self.wrapper
+        wrapper.tcpDataArrived()
         self._numBytesRecv += len(data)
         if self._data:
             # A message in many pieces: gathered, and looked at when it is whole.
             self._data += data
             if len(self._data) < self._missing:
-                self.wrapper.tcpDataProcessed()
+                wrapper.tcpDataProcessed()
                 return
             data = bytes(self._data)
-        self._walk(data)
-        self.wrapper.tcpDataProcessed()
+            self._walk(data)
+        elif self._ticking and self._is_one_tick(data):
+            self._numMsgRecv += 1
+        else:
+            self._walk(data)
+        wrapper.tcpDataProcessed()
+
+    def _is_one_tick(self, data: bytes) -> bool:
+        """Handle a tick that came by itself, as most do; False if this is anything else. `_walk` without its loop."""
+        size = len(data)
+        if size <= PREFIX + 1 or data[PREFIX + 1] or _length_at(data)[0] != size - PREFIX:
+            return False
+        kind = data[PREFIX]
+        try:
+            if kind == TICK_PRICE:
+                _, _, request, tick_type, price, volume, _, _ = data[PREFIX:].split(b"\0")
+                if price:
+                    self._price_tick(
+                        self._ids.get(request) or self._id(request),
+                        TICK_TYPES[tick_type],
+                        float(price),
+                        float(volume or 0),
+                    )
+                return True
+            if kind == TICK_SIZE:
+                _, _, request, tick_type, volume, _ = data[PREFIX:].split(b"\0")
+                self._size_tick(self._ids.get(request) or self._id(request), TICK_TYPES[tick_type], float(volume or 0))
+                return True
+        except (ValueError, KeyError):  # from reading the arguments: these two methods raise nothing
+            pass
+        return False
 
     def _walk(self, data: bytes) -> None:
         """Handle all whole messages; keep the rest."""
         resets, at, size, count = self._resets, 0, len(data), 0
-        price_tick, size_tick = self.wrapper.priceSizeTick, self.wrapper.tickSize
+        price_tick, size_tick = self._price_tick, self._size_tick
         ids, length_at, ticking = self._ids, _length_at, self._ticking
         try:
             # As the library: a length with nothing behind it is looked at when more has come.
@@ -287,6 +334,7 @@ class Client(LibraryClient):
 
     def _handle(self, body: bytes) -> None:
         """The library's own road: the handshake, the start of the API, and all messages that are no ticks."""
+        self.wrapper.others += 1
         fields = body.decode(errors="backslashreplace").split("\0")
         fields.pop()  # what follows the last separator
         if self._logger.isEnabledFor(logging.DEBUG):

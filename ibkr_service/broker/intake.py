@@ -239,6 +239,6 @@ class Intake:
         """The tickers that one chunk of bytes touched. A set of identity hashes: sorted, so that two runs agree."""
         ib = self._ib
         try:
-            self._lines.arrived(tickers, ib.wrapper.lastTime, ib.last_byte_s)
+            self._lines.arrived(tickers, ib.wrapper.lastTime, ib.last_byte_s, ib.wrapper.others)
         except Exception as exc:  # noqa: BLE001 - as `guarded`, without its calls: this is asked for every tick
             self.fault("ibkr_service.intake.on_tickers", f"{type(exc).__name__}: {exc}")

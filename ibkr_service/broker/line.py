@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ibkr_service.broker.translate import Rest
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import RequestTimeout, ServiceError
 from ibkr_service.core.instrument import AnyInstrument
@@ -27,6 +28,7 @@ class LineState(enum.Enum):
     FAILED = "FAILED"  # the broker refuses; asked again later
 
 
+ANYTHING = -1  # in place of a number of changes: anything may have changed
 TAKING = frozenset({LineState.ASKING, LineState.REQUESTED, LineState.LIVE})  # states that use up a line
 
 
@@ -39,12 +41,13 @@ class Rank(enum.IntEnum):
     WATCH = 3  # a stream
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Line:
     """One subscription."""
 
     instrument: AnyInstrument
     turn: int  # the lower the longer it has waited
+    take: Callable[[ev.Tick], None]  # takes its ticks for those who watch
     watchers: int = 0
     holders: list[Callable[[Line], None]] = field(default_factory=list)
     streams: list[Stream[StreamItem]] = field(default_factory=list)
@@ -62,6 +65,8 @@ class Line:
     contract: Any = None
     ticker: Any = None
     tick: ev.Tick | None = None  # the newest, be it a quote or not
+    rest: Rest | None = None  # what the ticker has besides the quote
+    rest_at: int = ANYTHING  # the number of changes at which that was read
     due_s: float = 0.0  # loop time at which to look at it again
     tries: int = 0  # requests on this connection without a tick
     rivals: int = 0  # lines that the broker served, or was asked for, when it was asked for this one

@@ -18,7 +18,7 @@ from typing import Any
 
 from ibkr_service.broker import codes, translate
 from ibkr_service.broker.client import Sink
-from ibkr_service.broker.line import TAKING, Line, LineState, Rank, StreamItem
+from ibkr_service.broker.line import ANYTHING, TAKING, Line, LineState, Rank, StreamItem
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import NotReady, ServiceError
@@ -31,13 +31,16 @@ LINES_MAX = 100  # what IB grants a plain account
 LOOK_S = 5.0  # how often who waits is compared with who has a line
 TOO_MANY_LINES = 101
 
+Taker = Callable[[AnyInstrument], Callable[[ev.Tick], None]]
+"""Gives what takes the ticks of an instrument: asked once for each line, not for each tick."""
+
 
 class Lines:
     """All subscriptions of the service.
 
     Args:
-        put: takes the facts (the inbox). put_tick: takes ticks; the default is `put`. lines_max: how many lines the
-        account has. urgent: the instruments of open positions and of working orders.
+        put: takes the facts (the inbox). taker: gives what takes the ticks of an instrument; the default is `put`.
+        lines_max: how many lines the account has. urgent: the instruments of open positions and of working orders.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class Lines:
         put: Callable[[ev.Event], None],
         clock: Clock,
         *,
-        put_tick: Callable[[ev.Tick], None] | None = None,
+        taker: Taker | None = None,
         lines_max: int = LINES_MAX,
         urgent: Callable[[], tuple[set[AnyInstrument], set[AnyInstrument]]] = lambda: (set(), set()),
     ) -> None:
@@ -57,7 +60,7 @@ class Lines:
         self._cap_step = 1
         self._looked_s = 0.0
         self._put = put
-        self._put_tick: Callable[[ev.Tick], None] = put_tick or put
+        self._taker: Taker = taker or (lambda _instrument: put)
         self._clock = clock
         self._urgent = urgent
         self._turns = 0
@@ -158,7 +161,7 @@ class Lines:
         if line is None:
             # A gap that began before stays open until ticks come; its epoch goes on counting.
             epoch, in_gap = self._left.pop(instrument, (0, False))
-            line = Line(instrument, self._next_turn(), epoch=epoch, in_gap=in_gap)
+            line = Line(instrument, self._next_turn(), self._taker(instrument), epoch=epoch, in_gap=in_gap)
             self._lines[instrument] = line
         elif line.state is LineState.FAILED:
             line.state = LineState.WANTED  # somebody asks anew: so do we
@@ -315,7 +318,7 @@ class Lines:
             other.state in {LineState.REQUESTED, LineState.LIVE} for other in self._lines.values()
         )
         line.state, line.request, line.contract, line.ticker = LineState.REQUESTED, request, contract, ticker
-        line.tick, line.failure = None, None
+        line.tick, line.failure, line.rest_at = None, None, ANYTHING
         line.had.clear()
         line.tries += 1
         line.due_s = now_s + FIRST_TICK_S * line.tries
@@ -385,21 +388,28 @@ class Lines:
         if line is not None:
             self.refused(line, code, text, asyncio.get_running_loop().time())
 
-    def arrived(self, tickers: set[Any], now: datetime, now_s: float) -> None:
-        """Ticks came in: one `Tick` per subscribed ticker, in the order of the requests."""
+    def arrived(self, tickers: set[Any], now: datetime, now_s: float, others: int = ANYTHING) -> None:
+        """Ticks came in: one `Tick` per subscribed ticker, in the order of the requests.
+
+        Args:
+            others: a number that is another one whenever tickers may have changed in more than bid, ask, last and
+            volume.
+        """
         if len(tickers) == 1:
             (ticker,) = tickers
             line = self._by_ticker.get(id(ticker))
             if line is not None:
-                self._arrived(line, ticker, now, now_s)
+                self._arrived(line, ticker, now, now_s, others)
             return
         found = [(line, ticker) for ticker in tickers if (line := self._by_ticker.get(id(ticker)))]
         found.sort(key=_by_request)
         for line, ticker in found:
-            self._arrived(line, ticker, now, now_s)
+            self._arrived(line, ticker, now, now_s, others)
 
-    def _arrived(self, line: Line, ticker: Any, now: datetime, now_s: float) -> None:
-        tick = line.tick = translate.tick(now, self.session, line.instrument, ticker, line.epoch, now_s)
+    def _arrived(self, line: Line, ticker: Any, now: datetime, now_s: float, others: int) -> None:
+        if others != line.rest_at or others == ANYTHING:
+            line.rest, line.rest_at = translate.rest(line.instrument, ticker), others
+        tick = line.tick = translate.tick(now, self.session, line.instrument, ticker, line.epoch, now_s, line.rest)
         # Sizes or a close alone are not yet a quote.
         if tick.bid is not None or tick.ask is not None or tick.last is not None:
             if line.state is not LineState.LIVE or line.had:
@@ -407,7 +417,7 @@ class Lines:
             if line.watchers:
                 if not line.flowing:
                     self._flow(line)
-                self._put_tick(tick)
+                line.take(tick)
         if line.holders:
             self._notify(line)
 

@@ -26,7 +26,7 @@ import structlog
 from ibkr_service.broker.asking import Questions
 from ibkr_service.broker.connection import Connection, LineOver
 from ibkr_service.broker.ib import IB, adopt_running_loop
-from ibkr_service.broker.lines import Lines
+from ibkr_service.broker.lines import Lines, Taker
 from ibkr_service.broker.login import SessionConfig, choose_account
 from ibkr_service.broker.orderwire import Tie
 from ibkr_service.clock import Clock
@@ -60,8 +60,8 @@ class Session(Questions):
 
     Args:
         put: takes facts, in order (the inbox). book: read for the order-id high-water mark and for what is unsettled.
-        uniform: `random.Random.uniform` of the injected generator, for the backoff's jitter. put_tick: takes ticks,
-        which may go a shorter way than facts.
+        uniform: `random.Random.uniform` of the injected generator, for the backoff's jitter.
+        taker: gives what takes the ticks of an instrument, which may go a shorter way than facts.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class Session(Questions):
         put: Callable[[ev.Event], None],
         book: Book,
         uniform: Callable[[float, float], float],
-        put_tick: Callable[[ev.Tick], None] | None = None,
+        taker: Taker | None = None,
     ) -> None:
-        lines = Lines(put, clock, put_tick=put_tick, lines_max=config.market_data_lines, urgent=book.urgent)
+        lines = Lines(put, clock, taker=taker, lines_max=config.market_data_lines, urgent=book.urgent)
         super().__init__(lines, clock, config.request_timeout_s, calendar_hours=config.calendar_hours)
         self.config = config
         self._clock = clock

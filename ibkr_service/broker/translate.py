@@ -399,11 +399,43 @@ def position_pnl(at: datetime, session: int, live: Any) -> ev.PositionPnlReporte
 # --- market data -----------------------------------------------------------------------------------------------------
 
 
-def tick(at: datetime, session: int, instrument: AnyInstrument, ticker: Any, epoch: int, mono_s: float) -> ev.Tick:
-    """The ticker's fields at this moment, frozen.
+Rest = tuple[float | None, float | None, float | None, float | None, ev.DataType, bool, ev.Greeks | None, float | None]
+"""What changes seldom: high, low, open, close, data type, halted, greeks, open interest."""
+
+
+def rest(instrument: AnyInstrument, ticker: Any) -> Rest:
+    """The ticker's fields that are neither bid, ask, last nor volume.
 
     `data_type` stays "unknown" until the broker has said what it sends.
     """
+    now = ticker.__dict__
+    return (
+        high if 0 <= (high := now["high"]) < UNSET_FROM else None,
+        low if 0 <= (low := now["low"]) < UNSET_FROM else None,
+        first if 0 <= (first := now["open"]) < UNSET_FROM else None,
+        close if 0 <= (close := now["close"]) < UNSET_FROM else None,
+        _DATA_TYPES.get(now.get("told_data_type", 0), "unknown"),
+        now["halted"] > 0,
+        None if now["modelGreeks"] is None else greeks(now["modelGreeks"]),
+        open_interest(instrument, ticker) if isinstance(instrument, Option) else None,
+    )
+
+
+def tick(
+    at: datetime,
+    session: int,
+    instrument: AnyInstrument,
+    ticker: Any,
+    epoch: int,
+    mono_s: float,
+    seldom: Rest | None = None,
+) -> ev.Tick:
+    """The ticker's fields at this moment, frozen.
+
+    Args:
+        seldom: what `rest` gives; None: it is read.
+    """
+    high, low, first, close, data_type, halted, model, interest = seldom or rest(instrument, ticker)
     now = ticker.__dict__  # a dataclass has its defaults in the class, where every look-up would begin
     bid, bid_size, ask, ask_size = now["bid"], now["bidSize"], now["ask"], now["askSize"]
     if not (0 < bid < UNSET_FROM and bid_size >= 0):  # nearly always it is; NaN compares False
@@ -419,16 +451,16 @@ def tick(at: datetime, session: int, instrument: AnyInstrument, ticker: Any, epo
         ask_size,
         last_size if 0 <= (last_size := now["lastSize"]) < UNSET_FROM else None,
         volume if 0 <= (volume := now["volume"]) < UNSET_FROM else None,
-        high if 0 <= (high := now["high"]) < UNSET_FROM else None,
-        low if 0 <= (low := now["low"]) < UNSET_FROM else None,
-        first if 0 <= (first := now["open"]) < UNSET_FROM else None,
-        close if 0 <= (close := now["close"]) < UNSET_FROM else None,
-        _DATA_TYPES.get(now.get("told_data_type", 0), "unknown"),
+        high,
+        low,
+        first,
+        close,
+        data_type,
         epoch,
         mono_s,
-        now["halted"] > 0,
-        None if now["modelGreeks"] is None else greeks(now["modelGreeks"]),
-        open_interest(instrument, ticker) if isinstance(instrument, Option) else None,
+        halted,
+        model,
+        interest,
         at=at,
         session=session,
     )

@@ -18,7 +18,7 @@ from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.limits import Limits
 from ibkr_service.core.orders import ZERO, Intent, Order
 from ibkr_service.core.payoff import Money
-from ibkr_service.core.pricing import own_price, quote_of, why_unpriced
+from ibkr_service.core.pricing import market_price, own_price, why_unpriced
 from ibkr_service.core.working import moves
 
 HoursOf = Callable[[AnyInstrument], Hours | None]
@@ -98,7 +98,7 @@ class Asked:
         price = own_price(self.intent)
         if price is not None or self.unpriced is not None:
             return price
-        return quote_of(self.intent.instrument, self.book).side(self.intent.action)
+        return market_price(self.intent.instrument, self.book, self.intent.action)
 
     @property
     def cash(self) -> Decimal:

@@ -40,6 +40,7 @@ from ibkr_service.core.orders import (
     OrderState,
     Resolution,
 )
+from ibkr_service.core.quotes import Quotes
 from ibkr_service.core.shelf import Shelf
 from ibkr_service.core.working import Working
 
@@ -92,7 +93,7 @@ class Book(msgspec.Struct, eq=False, weakref=True):
     ledger: dict[Holding, Decimal] = field(default_factory=dict)
     instruments: dict[int, AnyInstrument] = field(default_factory=dict)  # conId -> what it is
     statements: Statements = field(default_factory=Statements)  # what the accounts are worth, of the present session
-    quotes: dict[AnyInstrument, ev.Tick] = field(default_factory=dict)
+    quotes: Quotes = field(default_factory=Quotes)
     gaps: dict[AnyInstrument, ev.Gap] = field(default_factory=dict)
     farms_down: dict[str, datetime] = field(default_factory=dict)
     order_id_mark: int = 0
@@ -190,7 +191,7 @@ class Book(msgspec.Struct, eq=False, weakref=True):
 
     def quote(self, instrument: AnyInstrument) -> ev.Tick | None:
         """The newest quote, or None if there is none that can be trusted (never received, or inside a gap)."""
-        return None if instrument in self.gaps else self.quotes.get(instrument)
+        return None if self.gaps and instrument in self.gaps else self.quotes.newest(instrument)
 
     def submitted_since(self, strategy: str, since: datetime) -> int:
         """How many orders and modifications a strategy sent after `since` (at most a minute back)."""

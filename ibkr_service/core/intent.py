@@ -63,7 +63,6 @@ TIMES_IN_FORCE = frozenset({"DAY", "GTC", "IOC", "FOK", "GTD", "OPG"})
 SPREAD_TYPES = ("MKT", "LMT")
 _PRICES = ("limit_price", "stop_price", "limit_offset")
 _SIMPLE = frozenset({"DAY", "GTC", "IOC"})
-_NOTHING = (None, None, None, None)
 
 
 class Algo(msgspec.Struct, frozen=True):
@@ -136,7 +135,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_instrument(self.instrument)
-        _check_kind("outside_rth", self.outside_rth, bool)
+        if self.outside_rth is not False:
+            _check_kind("outside_rth", self.outside_rth, bool)
         _check_kind("account", self.account, str)
         _check_decimal("quantity", self.quantity)
         if self.quantity <= 0:
@@ -250,8 +250,12 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
             self.order_type in {"MKT", "LMT"}
             and self.tif in _SIMPLE
             and self.fields == ()  # not merely empty: what is written as {} is made a tuple
-            and (self.algo, self.stop_price, self.trailing_amount, self.trailing_percent) == _NOTHING
-            and (self.limit_offset, self.good_till) == (None, None)
+            and self.algo is None
+            and self.stop_price is None
+            and self.trailing_amount is None
+            and self.trailing_percent is None
+            and self.limit_offset is None
+            and self.good_till is None
         )
 
     @property

@@ -13,7 +13,7 @@ from ibkr_service.core.events import Tick
 from ibkr_service.core.instrument import AnyInstrument, Forex, Future, Option
 from ibkr_service.core.intent import Traded
 from ibkr_service.core.netquote import NetQuote, net_quote
-from ibkr_service.core.orders import Intent
+from ibkr_service.core.orders import Action, Intent
 
 TRAILING = frozenset({"TRAIL", "TRAIL LIMIT"})
 
@@ -57,6 +57,16 @@ def quote_of(traded: Traded, book: Book) -> NetQuote:
     assert quote.bid is not None, "a usable quote has both sides"
     assert quote.ask is not None, "a usable quote has both sides"
     return NetQuote(Decimal(repr(quote.bid)), Decimal(repr(quote.ask)))
+
+
+def market_price(traded: Traded, book: Book, action: Action) -> Decimal:
+    """The side of `quote_of` that an order would trade at; of a single contract the other side is not read."""
+    if isinstance(traded, Spread):
+        return quote_of(traded, book).side(action)
+    quote = book.quotes[traded]
+    side = quote.ask if action == "BUY" else quote.bid
+    assert side is not None, "a usable quote has both sides"
+    return Decimal(repr(side))
 
 
 def own_price(intent: Intent) -> Decimal | None:

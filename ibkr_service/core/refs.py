@@ -61,4 +61,4 @@ class Refs:
     def next(self, strategy: str, key: str) -> str:
         """A fresh reference for the order that this key will stand for."""
         self._count += 1
-        return str(Ref(self.run_id, self._count, strategy, digest(strategy, key)))
+        return f"{PREFIX}.{self.run_id}.{self._count}.{strategy}.{digest(strategy, key)}"

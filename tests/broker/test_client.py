@@ -14,8 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ibkr_service.broker import translate
 from ibkr_service.broker.client import Client
 from ibkr_service.broker.ib import IB
+from ibkr_service.broker.intake import Intake
+from ibkr_service.broker.lines import Lines
+from ibkr_service.clock import SystemClock
+from ibkr_service.core.instrument import Forex, Option, Stock
 from ibkr_service.sim.loop import run
 
 REQUESTS = [11, 12, 13]
@@ -252,3 +257,33 @@ async def test_request_ids_are_remembered_within_bounds(monkeypatch):
     assert len(ib.client._ids) <= 5
     assert isinstance(ib.client, Client)
     await asyncio.sleep(0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(stream=streams(), cuts=st.lists(st.integers(0, 2_000), max_size=12))
+def test_a_tick_has_all_of_its_ticker_though_not_all_is_read_each_time(logged, stream, cuts):
+    """What changes seldom is kept by the line; after each chunk its tick is what a fresh reading gives."""
+    edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
+
+    async def play():
+        ib, told = ready(IB()), []
+        ib.wrapper.keeps_ticks = False
+        lines = Lines(told.append, SystemClock())
+        Intake(ib, session=1, clock=SystemClock(), put=told.append, lines=lines, on_signal=told.append, on_doubt=list)
+        watched = dict(zip(REQUESTS, (Stock("A"), Option("A", "20261218", 5.0, "P"), Forex("EUR", "USD")), strict=True))
+        for instrument in watched.values():
+            lines.watch(instrument)
+        for line, request in zip(lines.to_request(0.0), REQUESTS, strict=True):
+            lines.requested(line, request, ib.wrapper.reqId2Ticker[request], None, 0.0)
+        read = 0
+        for a, b in pairwise(edges):
+            before = {line.request: line.tick for line in lines}
+            ib.client.conn.data_received(stream[a:b])
+            for line in lines:
+                if line.tick is not before.get(line.request) and line.tick is not None:
+                    now = line.tick
+                    assert now == translate.tick(now.at, 0, line.instrument, line.ticker, now.epoch, now.mono_s)
+                    read += 1
+        return read
+
+    run(play())
