@@ -7,7 +7,8 @@ Three levels, so that every question has a bounded cost:
    from the law of a Brownian bridge. So the range of a whole session is known without looking inside;
 3. between two points of the skeleton a bridge by midpoint displacement that turns back at the low and the high. One
    value costs its depth in the tree; a block of values is computed at once, when the extremes of a part are wanted, or
-   when somebody follows the path there, value by value.
+   when somebody follows the path there, value by value. A few blocks are kept, and the extremes of many: so the range
+   of a night costs the two blocks in which it begins and ends, however long it is.
 
 Each random number comes from a hash of (seed, instrument, place): the path is the same in whatever order it is asked
 for, in every process, however often gateways start.
@@ -37,6 +38,7 @@ _SCALE = 1 / math.sqrt(1 + 0.4**2 / 12)
 _LEAST, _SPREAD = 0.8 * _SCALE, 0.4 * _SCALE
 _BLOCK_STEPS = 1 << 14
 _BLOCKS_MAX = 8
+_RANGES_MAX = 1024  # blocks, of which only the extremes are kept: more than a month
 _LOOKS_MAX = 64  # more single values cost more than a block
 _LOOKED_MAX = 64
 _SKELETONS_MAX = 1024
@@ -55,6 +57,10 @@ def mixed(seed: int, place: int) -> int:
 def seed_of(key: str, place: str) -> int:
     """A seed for `mixed`."""
     return int.from_bytes(keyed_bytes(key, place), "big")
+
+
+_Range = tuple[float, int, float, int]
+"""The lowest value and its step, the highest value and its step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,7 @@ class Path:
         self._ahead, self._back = [0.0], [0.0]
         self._skeletons: dict[int, _Skeleton] = {}
         self._known_blocks: dict[int, NDArray[np.float64]] = {}
+        self._ranges: dict[int, _Range] = {}
         self._current: _Skeleton | None = None
         self._leg: _Leg | None = None
         self._open: list[_Cell] = []
@@ -160,12 +167,10 @@ class Path:
         step = first
         while step < last:
             skeleton = self._skeleton_at(step)
-            is_whole = step == skeleton.first and last >= skeleton.last
-            blocks = [] if is_whole else self._blocks(skeleton, step, min(last, skeleton.last))
             known = (
                 [(skeleton.low, skeleton.lowest, skeleton.high, skeleton.highest)]
-                if is_whole
-                else [_extremes_of(begin, values) for begin, values in blocks]
+                if step == skeleton.first and last >= skeleton.last
+                else self._ranges_of(skeleton, step, min(last, skeleton.last))
             )
             for block_low, block_lowest, block_high, block_highest in known:
                 if block_low - self._offset < low:
@@ -175,23 +180,39 @@ class Path:
             step = skeleton.last
         return lowest, highest
 
-    def _blocks(self, skeleton: _Skeleton, first: int, last: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
-        """The values from one step to another within a segment, in pieces: where each begins, and its values."""
+    def _ranges_of(self, skeleton: _Skeleton, first: int, last: int) -> Iterator[_Range]:
+        """The extremes from one step to another within a segment, block by block."""
         step = first
         while step < last:
             leg = _leg_at(skeleton, step)
             cell = _root(leg)
             while cell[1] - cell[0] > _BLOCK_STEPS:
                 cell = _half(leg, cell, step)
-            yield step, self._block(leg, cell)[step - cell[0] : last - cell[0]]
+            if step == cell[0] and last >= cell[1]:
+                yield self._range(leg, cell)
+            else:
+                yield _extremes_of(step, self._block(leg, cell)[step - cell[0] : last - cell[0]])
             step = cell[1]
 
-    def _block(self, leg: _Leg, cell: _Cell) -> NDArray[np.float64]:
-        known = self._known_blocks.get(cell[0])
+    def _range(self, leg: _Leg, cell: _Cell) -> _Range:
+        """The extremes of a whole block, whose values need not be kept for them."""
+        known = self._ranges.get(cell[0])
         if known is None:
+            if len(self._ranges) >= _RANGES_MAX:
+                self._ranges.clear()
+            values = self._known_blocks.get(cell[0])
+            known = _extremes_of(cell[0], _expanded(leg, cell) if values is None else values)
+            self._ranges[cell[0]] = known
+        return known
+
+    def _block(self, leg: _Leg, cell: _Cell) -> NDArray[np.float64]:
+        """The values of a block; those that were wanted last are kept."""
+        known = self._known_blocks.pop(cell[0], None)
+        if known is None:
+            known = _expanded(leg, cell)
             if len(self._known_blocks) >= _BLOCKS_MAX:
-                self._known_blocks.clear()
-            known = self._known_blocks[cell[0]] = _expanded(leg, cell)
+                del self._known_blocks[next(iter(self._known_blocks))]
+        self._known_blocks[cell[0]] = known
         return known
 
     def _skeleton_at(self, step: int) -> _Skeleton:
@@ -278,8 +299,7 @@ def _half(leg: _Leg, cell: _Cell, step: int) -> _Cell:
     return middle, last, value, at_last, 2 * node + 1
 
 
-def _extremes_of(first: int, values: NDArray[np.float64]) -> tuple[float, int, float, int]:
-    """The lowest value and its step, the highest value and its step."""
+def _extremes_of(first: int, values: NDArray[np.float64]) -> _Range:
     lowest, highest = int(values.argmin()), int(values.argmax())
     return float(values[lowest]), first + lowest, float(values[highest]), first + highest
 

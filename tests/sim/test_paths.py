@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ibkr_service.sim import path as paths
 from ibkr_service.sim.path import Path
 from ibkr_service.sim.timeline import FOREX_TIMELINE, NEW_YORK, STEPS_PER_S, STOCK_TIMELINE
 
@@ -99,6 +100,27 @@ def test_memory_does_not_grow_with_what_was_looked_at():
         path.extremes(OPENING - day * DAY, OPENING - day * DAY + 5000)
     assert len(path._skeletons) <= 1024
     assert len(path._known_blocks) <= 8
+    for day in range(40):
+        path.extremes(OPENING - (day + 1) * DAY + 5000, OPENING - day * DAY - 5000)
+    assert 500 < len(path._ranges) <= 1024
+
+
+def test_the_range_of_a_long_night_costs_no_more_than_that_of_a_short_one(monkeypatch):
+    """Twenty hours are some sixty blocks; once known, a later look at them computes the newest only."""
+    computed = []
+    expanded = paths._expanded
+    monkeypatch.setattr(paths, "_expanded", lambda leg, cell: computed.append(cell[0]) or expanded(leg, cell))
+    path, hour = make("night", FOREX_TIMELINE), 3600 * STEPS_PER_S
+    begin = OPENING - 8 * hour
+    path.extremes(begin, begin + 20 * hour)
+    whole = len(computed)
+    assert whole > 16
+    for minute in range(60):
+        now = begin + 20 * hour + minute * 60 * STEPS_PER_S
+        path.at(now)
+        path.extremes(begin + minute, now)  # the option that is looked at first has its own beginning
+        path.at(begin - 10 * hour)
+    assert len(computed) - whole <= 4
 
 
 @pytest.mark.parametrize("timeline", [STOCK_TIMELINE, FOREX_TIMELINE])
