@@ -1,4 +1,4 @@
-"""The back office: what accounts hold and what that is worth, once and as it changes."""
+"""The back office: what accounts hold and what that is worth, once and as it changes; their profits: `profits.py`."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
@@ -20,18 +20,15 @@ if TYPE_CHECKING:
 REFRESH_S: Final = 180.0
 """Account values come about every three minutes while nothing happens (IB's documentation)."""
 
-PNL_REFRESH_S: Final = 1.0
 SUMMARIES_MAX: Final = 2
 """IB allows a client two account summaries at a time."""
 
-ACCOUNT, POSITIONS, SUMMARY, POSITIONS_MULTI, ACCOUNT_MULTI, PNL, PNL_SINGLE = (
+ACCOUNT, POSITIONS, SUMMARY, POSITIONS_MULTI, ACCOUNT_MULTI = (
     "account",
     "positions",
     "summary",
     "positions multi",
     "account multi",
-    "pnl",
-    "pnl single",
 )
 
 
@@ -68,10 +65,6 @@ class _Changes:
             return False
         self._said[key] = value
         return True
-
-    def say(self, session: Session, key: object, message: bytes) -> None:
-        if self.is_new(key, message):
-            session.send(message)
 
 
 class AccountUpdates(_Refreshing):
@@ -156,7 +149,7 @@ class Positions(Stream):
                 self._session.send(self._write(account.code, account.positions[con_id]))
 
 
-def _account(gateway: "Gateway", code: str) -> Account:
+def account_of(gateway: "Gateway", code: str) -> Account:
     """The account of a code; no code means the only account."""
     if not code and len(gateway.accounts) == 1:
         return next(iter(gateway.accounts.values()))
@@ -167,7 +160,7 @@ def _account(gateway: "Gateway", code: str) -> Account:
 
 def _accounts(gateway: "Gateway", group: str) -> list[Account]:
     """The accounts of a group: ``All``, nothing, or one account's code."""
-    return list(gateway.accounts.values()) if group in {"", EVERYTHING} else [_account(gateway, group)]
+    return list(gateway.accounts.values()) if group in {"", EVERYTHING} else [account_of(gateway, group)]
 
 
 def _account_updates(gateway: "Gateway", session: Session, fields: Fields) -> None:
@@ -175,7 +168,7 @@ def _account_updates(gateway: "Gateway", session: Session, fields: Fields) -> No
     if not subscribes:
         session.close_stream(ACCOUNT, 0)
         return
-    updates = AccountUpdates(gateway, session, _account(gateway, code))
+    updates = AccountUpdates(gateway, session, account_of(gateway, code))
     session.open_stream(ACCOUNT, 0, updates)
     updates.download()
 
@@ -237,35 +230,7 @@ def _summary(gateway: "Gateway", session: Session, fields: Fields) -> None:
     session.send(frame(Answer.ACCOUNT_SUMMARY_END, 1, req_id))
 
 
-def _pnl(gateway: "Gateway", session: Session, fields: Fields) -> None:
-    req_id, account = fields.whole(), _account(gateway, fields.text())
-    changes = _Changes()
-
-    def send() -> None:
-        changes.say(session, PNL, answers.pnl(req_id, gateway.valuation.profit(account)))
-
-    session.open_stream(PNL, req_id, _Refreshing(gateway, PNL_REFRESH_S, send))
-    send()
-
-
-def _pnl_single(gateway: "Gateway", session: Session, fields: Fields) -> None:
-    req_id, account = fields.whole(), _account(gateway, fields.text())
-    fields.text()  # model code
-    contract = gateway.universe.by_con_id(fields.whole())
-    if contract is None:
-        raise invalid("Invalid contract id")
-    changes = _Changes()
-
-    def send() -> None:
-        gateway.valuation.begin_day(account)
-        position = account.positions.get(contract.con_id) or Position(contract)
-        changes.say(session, PNL_SINGLE, answers.pnl_single(req_id, gateway.valuation.holding(position)))
-
-    session.open_stream(PNL_SINGLE, req_id, _Refreshing(gateway, PNL_REFRESH_S, send))
-    send()
-
-
-def _end_of(kind: str) -> Callable[["Gateway", Session, Fields], None]:
+def end_of(kind: str) -> Callable[["Gateway", Session, Fields], None]:
     """A handler that ends the stream of a request id; one that is not there has ended already."""
 
     def end(_gateway: "Gateway", session: Session, fields: Fields) -> None:
@@ -283,13 +248,9 @@ HANDLERS: Final[dict[Request, Callable[["Gateway", Session, Fields], None]]] = {
     Request.POSITIONS: _positions,
     Request.CANCEL_POSITIONS: _end_positions,
     Request.POSITIONS_MULTI: _positions_multi,
-    Request.CANCEL_POSITIONS_MULTI: _end_of(POSITIONS_MULTI),
+    Request.CANCEL_POSITIONS_MULTI: end_of(POSITIONS_MULTI),
     Request.ACCOUNT_UPDATES_MULTI: _account_updates_multi,
-    Request.CANCEL_ACCOUNT_UPDATES_MULTI: _end_of(ACCOUNT_MULTI),
+    Request.CANCEL_ACCOUNT_UPDATES_MULTI: end_of(ACCOUNT_MULTI),
     Request.ACCOUNT_SUMMARY: _summary,
-    Request.CANCEL_ACCOUNT_SUMMARY: _end_of(SUMMARY),
-    Request.PNL: _pnl,
-    Request.CANCEL_PNL: _end_of(PNL),
-    Request.PNL_SINGLE: _pnl_single,
-    Request.CANCEL_PNL_SINGLE: _end_of(PNL_SINGLE),
+    Request.CANCEL_ACCOUNT_SUMMARY: end_of(SUMMARY),
 }

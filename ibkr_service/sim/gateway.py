@@ -6,8 +6,9 @@ clients, or the gateway's socket, come and go.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
-from datetime import date, time
+from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from ibkr_service.sim import (
     news,
     orderdesk,
     pastticks,
+    profits,
     reference,
     scanner,
     tickbytick,
@@ -93,6 +95,10 @@ class Gateway:
         started_at = min((recording.started_at for _, recording in recordings), default=config.started_at)
         self.clock = GatewayClock(loop or asyncio.get_running_loop(), started_at=started_at, speed=config.speed)
         self.universe = Universe(started_at.astimezone(NEW_YORK).date())
+        self._day = date.min
+        self.day_ends_s = -math.inf
+        """The gateway second of the broker's next midnight, as of the last look at the date."""
+
         self.replay_ended = asyncio.Event()
         """Set when the last recorded quote has been played; never without a recording."""
 
@@ -293,12 +299,21 @@ class Gateway:
         return None if underlying is None else self._price_of(underlying)
 
     def _today(self) -> date:
-        return day_of(self.clock.now())
+        if self.clock.seconds() >= self.day_ends_s:
+            self._day = day_of(self.clock.now())
+            midnight = at(self._day + timedelta(days=1), time(0))
+            self.day_ends_s = (midnight - self.clock.started_at).total_seconds()
+        return self._day
 
     def _price_at_midnight(self, contract: Contract) -> Decimal | None:
         midnight = at(self._today(), time(0))
         quote = self.market.prices.quote(contract, max(0.0, (midnight - self.clock.started_at).total_seconds()))
         return None if quote is None else quote.mid
+
+    def pairs_of(self, currency: str) -> list[Contract]:
+        """The pairs that price a currency in US dollars."""
+        pairs = (self.universe.pair(currency, BASE_CURRENCY), self.universe.pair(BASE_CURRENCY, currency))
+        return [pair for pair in pairs if pair is not None]
 
     def _pair_price(self, symbol: str, currency: str) -> Decimal | None:
         pair = self.universe.pair(symbol, currency)
@@ -330,6 +345,7 @@ HANDLERS: Final[dict[Request, Handler]] = {
     **tickbytick.HANDLERS,
     **orderdesk.HANDLERS,
     **backoffice.HANDLERS,
+    **profits.HANDLERS,
     **reference.HANDLERS,
     **frontdesk.HANDLERS,
 }

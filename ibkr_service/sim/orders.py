@@ -180,6 +180,9 @@ class Order:
 
     completed_at: str = ""
     completed_on: date | None = None
+    completed: dict[int, bytes] = field(default_factory=dict)
+    """By version: the message that tells what became of it, once that is certain."""
+
     children: list["Order"] = field(default_factory=list)
     watch: Watch | None = None
     routing: Timer | None = None

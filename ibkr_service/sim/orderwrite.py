@@ -108,9 +108,14 @@ def open_order(order: Order, version: int, preview: Preview | None = None) -> by
 
 
 def completed_order(order: Order, version: int) -> bytes:
-    """A completedOrder message."""
+    """A completedOrder message; nothing about such an order changes, so it is written once."""
+    if (known := order.completed.get(version)) is not None:
+        return known
     contract = contract_fields(order.instrument, order.ticket.spec.exchange)
-    return frame(Answer.COMPLETED_ORDER, *contract, *_Writer(order, version, None).along(COMPLETED_LAYOUT))
+    message = frame(Answer.COMPLETED_ORDER, *contract, *_Writer(order, version, None).along(COMPLETED_LAYOUT))
+    if order.status.is_done:
+        order.completed[version] = message
+    return message
 
 
 class _Writer:

@@ -14,7 +14,7 @@ wrong.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
@@ -244,10 +244,16 @@ def plain(number: Decimal) -> str:
     return "0" if text in {"-0", ""} else text
 
 
+_SHORT: Final[dict[type, Callable[..., str]]] = {int: str, Decimal: plain}
+"""How `field` writes values of these very types, whose subclasses (flags, enums) it knows better."""
+
+
 def frame(*values: Value) -> bytes:
     """Write one message: every field with its NUL, and the length in front."""
     # A text without a NUL is its own field: most fields of most messages take this short way.
-    fields = [value if type(value) is str and "\0" not in value else field(value) for value in values]
+    fields = [
+        value if type(value) is str and "\0" not in value else _SHORT.get(type(value), field)(value) for value in values
+    ]
     payload = ("\0".join([*fields, ""])).encode(errors="surrogateescape")
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
