@@ -60,6 +60,7 @@ class Journal:
             ) from exc
         try:
             self._db = _open(path, durability)
+            self._cursor = self._db.cursor()  # one for all writes: sqlite3 keeps track of each that it has made
             self._seq = self._db.execute("SELECT coalesce(max(seq), 0) FROM journal").fetchone()[0]
         except (OSError, sqlite3.OperationalError) as exc:  # the disk or another process, not the journal's contents
             self._lock.close()
@@ -113,7 +114,7 @@ class Journal:
 
     def _write(self, row: tuple[object, ...]) -> None:
         # A seam: rehearsals make this raise, as a full disk does.
-        self._db.execute("INSERT INTO journal (seq, at, kind, ref, body) VALUES (?, ?, ?, ?, ?)", row)
+        self._cursor.execute("INSERT INTO journal (seq, at, kind, ref, body) VALUES (?, ?, ?, ?, ?)", row)
 
     @property
     def seq(self) -> int:

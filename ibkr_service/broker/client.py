@@ -10,14 +10,17 @@ road and meets its own error.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import struct
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ib_insync.client import Client as LibraryClient
 from ib_insync.connection import Connection as LibraryConnection
+from ib_insync.decoder import Decoder as LibraryDecoder
 from ib_insync.objects import TickData
 from ib_insync.ticker import Ticker as LibraryTicker
 from ib_insync.wrapper import Wrapper as LibraryWrapper
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("eventkit.event")  # an error logged there is a fault that is looked into
 _length_at = struct.Struct(">I").unpack_from
 PREFIX = 4  # bytes of a message's length
-IDS_MAX = 1_000  # request ids remembered; a line has one, so these are the lines of some minutes
+IDS_MAX = 500  # request ids remembered, more than there are lines at a time; chains use up a thousand an hour
 TICK_TYPES = {str(number).encode(): number for number in range(128)}
 TICK_PRICE, TICK_SIZE = b"12"  # the first byte of these messages; the second is the separator
 BID, ASK, LAST = 1, 2, 4
@@ -166,6 +169,26 @@ class TickWrapper(LibraryWrapper):
             ib.pendingTickersEvent.emit(pending)
 
 
+@cache
+def _numbers_of(kind: type) -> tuple[tuple[str, Callable[[Any], object], object], ...]:
+    """The fields of a library's class that are no texts: name, how it is read, what it is if it is left out."""
+    readers: dict[type, Callable[[Any], object]] = {int: int, float: float, bool: lambda text: bool(int(text))}
+    fields = [(each.name, readers.get(type(each.default)), each.default) for each in dataclasses.fields(kind)]
+    return tuple((name, read, default) for name, read, default in fields if read is not None)
+
+
+class Decoder(LibraryDecoder):
+    """The library's decoder; it looks at the fields of a class once, not at each object of it."""
+
+    def parse(self, obj: Any) -> None:
+        """Read the texts of an object's numbers, of which an order has more than a hundred, most of them left out."""
+        values = obj.__dict__
+        for name, read, default in _numbers_of(obj.__class__):
+            text = values[name]
+            if text is not default:
+                values[name] = read(text) if text else default
+
+
 class Connection(LibraryConnection):
     """Hands bytes over without the detour of an event; the library's own event is for those who listen."""
 
@@ -194,6 +217,7 @@ class Client(LibraryClient):
         self._price_tick, self._size_tick = wrapper.priceSizeTick, wrapper.tickSize
         self._data: bytes | bytearray
         super().__init__(wrapper)
+        self.decoder = Decoder(wrapper, 0)
         self.conn = Connection(self._onSocketHasData)
         self.conn.disconnected += self._onSocketDisconnected
 
@@ -318,9 +342,10 @@ class Client(LibraryClient):
 
     def _id(self, text: bytes) -> int:
         """A request id; remembered, since nearly every tick repeats one."""
-        if len(self._ids) >= IDS_MAX:
-            self._ids.clear()
-        number = self._ids[text] = int(text)
+        number, ids = int(text), self._ids
+        if len(ids) >= IDS_MAX:  # the oldest goes: mostly it is that of a line that was given back
+            del ids[next(iter(ids))]
+        ids[text] = number
         return number
 
     def _keep(self, data: bytes, at: int) -> None:

@@ -71,6 +71,14 @@ class Wrapper(DataWrapper, TickWrapper):
     def connectAck(self) -> None:
         self.ib.handshakeEvent.emit(self.ib.client.serverVersion())
 
+    def connectionClosed(self) -> None:
+        # The library's own also keeps the error in a global event; it would hold the frames of all who waited for an
+        # answer, and with them this connection, until the next one is lost.
+        for future in self._futures.values():
+            if not future.done():
+                future.set_exception(ConnectionError("Socket disconnect"))
+        self.reset()
+
     def marketDataType(self, reqId: int, marketDataId: int) -> None:
         super().marketDataType(reqId, marketDataId)
         ticker = self.reqId2Ticker.get(reqId)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from sys import intern
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 from zoneinfo import ZoneInfo
@@ -154,7 +155,13 @@ class Listings:
             lambda ib: ib.reqSecDefOptParamsAsync(underlying.symbol, exchange, sec_type, con_id),
         )
         return [
-            Definition(d.exchange, d.tradingClass, d.multiplier, frozenset(d.expirations), frozenset(d.strikes))
+            Definition(
+                intern(d.exchange),
+                intern(d.tradingClass),
+                intern(d.multiplier),
+                frozenset(map(intern, d.expirations)),  # the same ones on each of twenty exchanges
+                frozenset(d.strikes),
+            )
             for d in found
             if int(d.underlyingConId or con_id) == con_id  # of a future: not those of its other months
         ]

@@ -111,6 +111,8 @@ class Session(Questions):
                     waits, failures = self._fresh_delays(), 0
                 failures += 1
                 wait_s = next(waits)
+                # Kept for its words: the frames behind it would keep all that the connection knew.
+                exc.__traceback__ = exc.__context__ = exc.__cause__ = None
                 self.last_failure = exc
                 self._report_failure(exc, failures, wait_s)
             await asyncio.sleep(wait_s)

@@ -13,6 +13,7 @@ import math
 import re
 from datetime import datetime
 from decimal import Decimal
+from sys import intern
 from typing import Any
 
 import ib_insync
@@ -153,10 +154,12 @@ def contract_of(instrument: AnyInstrument, con_id: int = 0) -> Any:
 
 def instrument_of(contract: Any) -> AnyInstrument:  # noqa: PLR0911 - one row per security type
     """What a contract from TWS is."""
-    symbol, currency = contract.symbol, contract.currency
+    # The thousands of contracts of a chain share these few texts, each of which came with each of them anew.
+    symbol, currency, multiplier = intern(contract.symbol), intern(contract.currency), intern(contract.multiplier)
     # BRK B trades as BRKB.
-    trading_class = "" if contract.tradingClass in {symbol, symbol.replace(" ", ""), ""} else contract.tradingClass
-    expiry = contract.lastTradeDateOrContractMonth.split("-")[0].split(" ")[0]
+    own_class = contract.tradingClass not in {symbol, symbol.replace(" ", ""), ""}
+    trading_class = intern(contract.tradingClass) if own_class else ""
+    expiry = intern(contract.lastTradeDateOrContractMonth.split("-")[0].split(" ")[0])
     match contract.secType:
         case "STK":
             return Stock(symbol, currency)
@@ -164,14 +167,14 @@ def instrument_of(contract: Any) -> AnyInstrument:  # noqa: PLR0911 - one row pe
             return Forex(symbol, currency)
         case "OPT" if contract.right and 0 < contract.strike < math.inf and re.fullmatch(r"\d{8}", expiry):
             right: Right = "C" if contract.right.startswith("C") else "P"
-            return Option(symbol, expiry, contract.strike, right, contract.multiplier or "100", currency, trading_class)
+            return Option(symbol, expiry, contract.strike, right, multiplier or "100", currency, trading_class)
         case "FOP" if contract.right and 0 < contract.strike < math.inf and re.fullmatch(r"\d{8}", expiry):
             side: Right = "C" if contract.right.startswith("C") else "P"
             return FutureOption(
-                symbol, expiry, contract.strike, side, contract.multiplier, currency, trading_class, contract.exchange
+                symbol, expiry, contract.strike, side, multiplier, currency, trading_class, intern(contract.exchange)
             )
         case "FUT":
-            return Future(symbol, expiry, contract.exchange, currency, contract.multiplier)
+            return Future(symbol, expiry, contract.exchange, currency, multiplier)
         case "IND":
             return Index(symbol, contract.exchange, currency)
         case "BAG":

@@ -13,9 +13,10 @@ import ib_insync
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ib_insync.decoder import Decoder as LibraryDecoder
 
 from ibkr_service.broker import translate
-from ibkr_service.broker.client import Client
+from ibkr_service.broker.client import Client, Decoder
 from ibkr_service.broker.ib import IB
 from ibkr_service.broker.intake import Intake
 from ibkr_service.broker.lines import Lines
@@ -254,7 +255,8 @@ async def test_request_ids_are_remembered_within_bounds(monkeypatch):
     ib = ready(IB())
     for request in range(100, 120):
         ib.client.conn.data_received(frame("1", "6", str(request), "1", "1.25", "100", "1"))
-    assert len(ib.client._ids) <= 5
+        assert len(ib.client._ids) <= 5
+    assert list(ib.client._ids.values()) == [115, 116, 117, 118, 119]
     assert isinstance(ib.client, Client)
     await asyncio.sleep(0)
 
@@ -287,3 +289,41 @@ def test_a_tick_has_all_of_its_ticker_though_not_all_is_read_each_time(logged, s
         return read
 
     run(play())
+
+
+PARSED = [
+    ib_insync.Contract,
+    ib_insync.Order,
+    ib_insync.OrderState,
+    ib_insync.ContractDetails,
+    ib_insync.ComboLeg,
+    ib_insync.Execution,
+    ib_insync.PriceCondition,
+]
+
+
+@given(st.sampled_from(PARSED), st.data())
+def test_numbers_are_read_as_the_library_reads_them(kind, data):
+    """Whatever is written into an object's fields: the same values, or the same error."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    texts = data.draw(st.dictionaries(st.sampled_from(names), numbers | odd, max_size=8))
+    outcomes = []
+    for decoder in (LibraryDecoder, Decoder):
+        parsed = kind()
+        for name, text in texts.items():
+            setattr(parsed, name, text)
+        try:
+            decoder(None, 176).parse(parsed)
+        except ValueError as error:
+            outcomes.append(str(error))
+        else:
+            outcomes.append([(type(value), repr(value)) for value in vars(parsed).values()])
+    assert outcomes[0] == outcomes[1]
+
+
+async def test_a_connection_reads_with_the_decoder_that_knows_its_version():
+    """The handshake tells it the version."""
+    ib = IB()
+    ib.client._on_handshake("176")
+    assert isinstance(ib.client.decoder, Decoder)
+    assert ib.client.decoder.serverVersion == 176

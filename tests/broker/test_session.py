@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import sqlite3
+import weakref
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal as D
@@ -17,6 +19,7 @@ from decimal import Decimal as D
 import msgspec
 import pytest
 
+from ibkr_service.broker.connection import LineOver
 from ibkr_service.broker.ib import IB
 from ibkr_service.broker.login import choose_account
 from ibkr_service.broker.session import SYNC_TRIES
@@ -249,6 +252,24 @@ async def test_1300_is_a_lost_socket(world):
     world.faults.drop()
     await reconnected(world)
     assert [notice.code for notice in world.of(ev.BrokerNotice) if notice.code == 1300] == [1300]
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+async def test_nothing_of_a_lost_connection_is_kept(world, holder, waiting):
+    """Its objects go with it: no error, kept for its words, holds on to what was there when it happened."""
+    holder.desk.watch(EUR)
+    await asyncio.sleep(1)
+    lost = weakref.ref(world.app.session._connection.ib)
+    if waiting:  # a question is open when the line is lost, and its error comes out of that
+        world.faults.ignore("current_time")
+        await asyncio.sleep(6)
+        assert lost().wrapper._futures
+    world.faults.drop()
+    await reconnected(world)
+    await asyncio.sleep(1)
+    gc.collect()
+    assert lost() is None
+    assert isinstance(world.app.session.last_failure, LineOver)
 
 
 async def test_a_client_id_in_use_is_tried_again_with_the_same_id(config):
