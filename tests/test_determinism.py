@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-REAL_SECONDS_MAX = 15.0  # less than 5 s on an idle machine; a shared CI machine may be far slower
+CPU_SECONDS_MAX = 15.0  # less than 5 on an idle machine; a core that is shared is slower
 
 
 @pytest.mark.tcp
@@ -33,4 +33,4 @@ def test_two_processes_live_through_the_same_night(tmp_path):
     (first_s, *first), (second_s, *second) = outcomes
     assert first == second
     assert int(first[0]) > 500, "a night leaves more than a few lines"
-    assert max(float(first_s), float(second_s)) < REAL_SECONDS_MAX
+    assert max(float(first_s), float(second_s)) < CPU_SECONDS_MAX

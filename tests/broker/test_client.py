@@ -327,3 +327,4 @@ async def test_a_connection_reads_with_the_decoder_that_knows_its_version():
     ib.client._on_handshake("176")
     assert isinstance(ib.client.decoder, Decoder)
     assert ib.client.decoder.serverVersion == 176
+    ib.teardown()
