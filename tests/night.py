@@ -1,4 +1,4 @@
-"""Eight virtual hours with two refused and two lost connections; prints seconds of processor time and a digest of the journal.
+"""Eight virtual hours with two refused and two lost connections; prints processor seconds and a digest of the journal.
 
 `test_determinism` runs it in processes of its own: `python -m tests.night FOLDER`.
 """
