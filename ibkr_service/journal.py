@@ -193,27 +193,28 @@ class Journal:
         except sqlite3.Error as exc:
             raise JournalError(f"journal {self.path} cannot be read: {exc}") from exc
 
-    def close_order(self, seq: int, order: Order) -> None:
-        """Put the end of an order in place of its last `OrderChanged`.
+    def close_orders(self, ended: Iterable[tuple[int, Order]]) -> None:
+        """Put the end of each order in place of its last `OrderChanged`, whose number is given.
 
         Raises:
-            JournalError: it could not be written.
+            JournalError: nothing was written.
         """
-        body = self._db.execute("SELECT body FROM journal WHERE seq = ?", (seq,)).fetchone()[0]
-        last = _decoder.decode(body)
-        assert isinstance(last, ev.OrderChanged), f"row {seq} is the last change of {order.ref}"
-        closed = ev.OrderClosed(
-            at=last.at,
-            session=last.session,
-            ref=order.ref,
-            after=last.after,
-            filled=last.filled,
-            why=last.why,
-            order=order,
-        )
-        self._change(
-            ("UPDATE journal SET kind = ?, body = ? WHERE seq = ?", (type(closed).__name__, _body(closed), seq))
-        )
+        steps: list[tuple[str, tuple[object, ...]]] = []
+        for seq, order in ended:
+            last = _decoder.decode(self._db.execute("SELECT body FROM journal WHERE seq = ?", (seq,)).fetchone()[0])
+            assert isinstance(last, ev.OrderChanged), f"row {seq} is the last change of {order.ref}"
+            closed = ev.OrderClosed(
+                at=last.at,
+                session=last.session,
+                ref=order.ref,
+                after=last.after,
+                filled=last.filled,
+                why=last.why,
+                order=order,
+            )
+            values = (type(closed).__name__, _body(closed), seq)
+            steps.append(("UPDATE journal SET kind = ?, body = ? WHERE seq = ?", values))
+        self._change(*steps)
 
     def remove(self, rows: Iterable[int]) -> None:
         """Remove facts of long ago that nothing is folded from any more.

@@ -45,7 +45,7 @@ def prune(journal, book, before, upto=None):
     return pruning
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS, share=st.floats(0, 1), done=st.integers(0, 40))
 def test_what_is_left_folds_into_the_same_book(steps, share, done):
     """Pruned at any moment, wholly or until a kill in the middle, once or twice: orders, keys, fills, ledger."""

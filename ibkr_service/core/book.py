@@ -362,7 +362,7 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         before, after = self.orders.get(event.ref), event.order
         if before is None:
             return
-        self.orders[event.ref] = after
+        self._put(after)
         self._index(before, after)
         self.order_id_mark = max(self.order_id_mark, after.order_id)
         if after.perm_id:
