@@ -297,6 +297,7 @@ def _is_plain_order(event: ev.Event) -> bool:
     return (
         type(event) is ev.OrderSubmitted
         and type(event.intent.instrument) in _PLAIN
+        and type(getattr(event.intent.instrument, "strike", 0.0)) is float  # a whole number may be too large for one
         and event.intent.is_plain
         and event.intent.unnatural is False
         and event.wish is None
