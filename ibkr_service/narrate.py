@@ -5,12 +5,10 @@ from __future__ import annotations
 import structlog
 
 from ibkr_service.core import events as ev
-from ibkr_service.core.link import Link
+from ibkr_service.core.link import STOPPING, Link
 from ibkr_service.core.orders import UNCERTAIN
 
 log = structlog.get_logger("ibkr_service.events")
-
-ORDERLY = "the service stops"  # the session's words for a link that goes down because it was told to
 
 
 def say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per kind of event, as in a table
@@ -19,9 +17,24 @@ def say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per 
         case ev.LinkChanged(after=Link.READY):
             log.info("link", state="READY", before=event.before.name, session=event.session)
         case ev.LinkChanged():
-            unwanted = event.before is Link.READY and event.why != ORDERLY
+            unwanted = event.before is Link.READY and event.why != STOPPING
             say_so = log.warning if unwanted else log.info
             say_so("link", state=event.after.name, before=event.before.name, why=event.why, session=event.session)
+        case ev.IncidentOpened():
+            log.warning("incident", number=event.number, cause=event.cause)
+        case ev.IncidentClosed():
+            log.warning(
+                "incident over",
+                number=event.number,
+                cause=event.cause,
+                detected_after_s=event.detected_after_s,
+                ready_after_s=event.ready_after_s,
+                streams_with_gap=len(event.gaps) + len(event.silent),
+                silent=list(event.silent),
+                orders_unknown=event.orders_unknown,
+                orders_resolved=event.orders_resolved,
+                fills_recovered=event.fills_recovered,
+            )
         case ev.SessionOpened():
             log.info("connected", server_version=event.server_version, client_id=event.client_id, account=event.account)
         case ev.OrderSubmitted():

@@ -39,7 +39,7 @@ from ibkr_service.core.errors import (
     Paced,
     SyncFailed,
 )
-from ibkr_service.core.link import Signal
+from ibkr_service.core.link import STOPPING, Signal
 from ibkr_service.core.orders import Intent, Order
 
 log = structlog.get_logger("ibkr_service.broker")
@@ -152,7 +152,7 @@ class Session(Questions):
             await self._serve(connection)
         except BaseException as exc:
             if opened:
-                self._on_lost(connection, "the service stops" if isinstance(exc, asyncio.CancelledError) else str(exc))
+                self._on_lost(connection, STOPPING if isinstance(exc, asyncio.CancelledError) else str(exc))
             raise
         finally:
             self._connection = None

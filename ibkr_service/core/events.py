@@ -107,6 +107,36 @@ class LibraryFault(Fact, frozen=True, kw_only=True, tag="LibraryFault"):
     text: str
 
 
+class IncidentOpened(Fact, frozen=True, kw_only=True, tag="IncidentOpened"):
+    """An outage began, whatever noise it will make; `number` counts those of this journal."""
+
+    number: int
+    cause: str
+
+
+class IncidentClosed(Fact, frozen=True, kw_only=True, tag="IncidentClosed"):
+    """An outage is over: the link is READY, farms and streams are back.
+
+    `detected_after_s`: from the last moment at which data could be trusted to when we knew. `ready_after_s`: from then to
+    READY. `gaps`: the streams that had one, with its length in seconds; `silent`: those that did not come back within a
+    minute of READY. `orders_unknown`: orders that could not be accounted for meanwhile, of which `orders_resolved` can
+    be now. `fills_recovered`: executions that were learned of by asking.
+    """
+
+    number: int
+    cause: str
+    began_at: datetime
+    detected_after_s: float
+    ready_after_s: float
+    attempts: int
+    gaps: tuple[tuple[str, float], ...]
+    silent: tuple[str, ...]
+    backfilled: int
+    orders_unknown: int
+    orders_resolved: int
+    fills_recovered: int
+
+
 # --- market data -----------------------------------------------------------------------------------------------------
 
 
@@ -586,6 +616,8 @@ Event = (
     | ServiceStopped
     | LinkSignalled
     | LinkChanged
+    | IncidentOpened
+    | IncidentClosed
     | SessionOpened
     | FarmChanged
     | BrokerNotice
@@ -633,6 +665,8 @@ JOURNALLED: frozenset[type] = frozenset(
         ServiceStopped,
         LinkSignalled,
         LinkChanged,
+        IncidentOpened,
+        IncidentClosed,
         SessionOpened,
         FarmChanged,
         BrokerNotice,

@@ -14,6 +14,9 @@ import enum
 from collections.abc import Mapping
 from types import MappingProxyType
 
+STOPPING = "the service stops"
+"""Why a link goes down that was told to."""
+
 
 class Link(enum.Enum):
     """How usable the line to Interactive Brokers is."""

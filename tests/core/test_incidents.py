@@ -1,0 +1,149 @@
+"""One incident per outage, whatever noise it makes, with what it cost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal as D
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ibkr_service.core import events as ev
+from ibkr_service.core.incidents import DIED, STREAMS_MAX_S, Incidents
+from ibkr_service.core.instrument import Stock
+from ibkr_service.core.link import STOPPING, Link
+from ibkr_service.core.orders import OrderState
+
+START = datetime(2026, 11, 23, 15, tzinfo=UTC)
+AAPL, MSFT = Stock("AAPL"), Stock("MSFT")
+
+
+def at(seconds):
+    return START + timedelta(seconds=seconds)
+
+
+def link(seconds, before, after, why="dead"):
+    return ev.LinkChanged(at=at(seconds), before=before, after=after, why=why)
+
+
+def gap(seconds, instrument, since=None, lost=0):
+    since = at(seconds if since is None else since)
+    return ev.Gap(at=at(seconds), instrument=instrument, reason="dead", since=since, epoch=1, lost=lost)
+
+
+def resumed(seconds, instrument, backfilled=0):
+    return ev.Resumed(at=at(seconds), instrument=instrument, until=at(seconds), epoch=1, backfilled=backfilled)
+
+
+def ready(seconds=0):
+    return link(seconds, Link.SYNCING, Link.READY)
+
+
+def told(facts, incidents=None):
+    incidents = incidents or Incidents()
+    return [said for fact in facts for said in incidents.apply(fact)]
+
+
+def test_an_outage_is_one_incident_with_all_that_it_cost():
+    """Flapping, gaps, doubts and recovered fills are one story."""
+    opened, closed = told(
+        [
+            ready(),
+            gap(10, AAPL, since=2),
+            gap(10, MSFT, since=3),
+            link(10, Link.READY, Link.DOWN, "dead: no byte"),
+            link(12, Link.DOWN, Link.SYNCING),
+            link(13, Link.SYNCING, Link.DOWN, "refused"),
+            link(20, Link.DOWN, Link.SYNCING),
+            ev.OrderChanged(
+                at=at(21), ref="r", before=OrderState.WORKING, after=OrderState.UNKNOWN, filled=D(0), remaining=D(1)
+            ),
+            ev.OrderChanged(
+                at=at(22), ref="r", before=OrderState.UNKNOWN, after=OrderState.WORKING, filled=D(0), remaining=D(1)
+            ),
+            ready(23),
+            resumed(24, AAPL),
+            resumed(25, MSFT, backfilled=4),
+        ]
+    )
+    assert (opened.number, opened.cause) == (1, "AAPL: dead")
+    assert closed.number == 1
+    assert (closed.detected_after_s, closed.ready_after_s, closed.attempts) == (8.0, 13.0, 2)
+    assert closed.gaps == (("AAPL", 22.0), ("MSFT", 22.0))
+    assert (closed.silent, closed.backfilled) == ((), 4)
+    assert (closed.orders_unknown, closed.orders_resolved) == (1, 1)
+
+
+def test_a_start_and_a_stop_are_no_incidents():
+    """Nor is a stream whose reader was too slow."""
+    assert told([link(0, Link.DOWN, Link.SYNCING), ready(1), link(5, Link.READY, Link.DOWN, STOPPING)]) == []
+    assert told([ready(), gap(1, AAPL, lost=3)]) == []
+
+
+def test_a_process_that_died_is_one():
+    """Its successor tells it, and ends it."""
+    start = ev.ServiceStarted(at=at(0), run_id="r", mode="paper", version="1")
+    opened, closed = told([start, ready(5)], Incidents(3, was_ready=True))
+    assert (opened.number, opened.cause) == (4, DIED)
+    assert closed.ready_after_s == 5.0
+    assert told([start, ready(5)]) == []
+
+
+def test_an_incident_that_a_dead_process_left_open_is_ended_by_the_next():
+    """It keeps its number and its beginning."""
+    before = ev.IncidentOpened(at=at(-60), number=7, cause="dead")
+    (closed,) = told([ready(5)], Incidents(7, was_ready=True, under_way=before))
+    assert (closed.number, closed.began_at, closed.ready_after_s) == (7, at(-60), 65.0)
+
+
+def test_a_farm_that_is_down_is_one_until_it_is_up():
+    """The link does not move."""
+    down, up = (ev.FarmChanged(at=at(t), farm="usfarm", up=t > 1, code=2103) for t in (1, 9))
+    opened, closed = told([ready(), down, up])
+    assert opened.cause == "data farm usfarm is down"
+    assert closed.ready_after_s == 0.0
+
+
+def test_a_stream_that_does_not_come_back_is_told_as_silent():
+    """A minute after READY nobody waits for it any more."""
+    incidents = Incidents()
+    assert len(told([ready(), gap(1, AAPL), link(1, Link.READY, Link.DOWN), ready(5)], incidents)) == 1
+    assert incidents.due(at(5 + STREAMS_MAX_S - 1)) == []
+    (closed,) = incidents.due(at(5 + STREAMS_MAX_S))
+    assert closed.silent == ("AAPL",)
+
+
+FACTS = st.lists(
+    st.one_of(
+        st.sampled_from(list(Link)).map(lambda after: ("link", after)),
+        st.sampled_from(["gap", "resumed", "down", "up", "start"]).map(lambda kind: (kind, None)),
+    ),
+    max_size=30,
+)
+
+
+@given(FACTS)
+def test_incidents_open_and_close_in_turns(kinds):
+    """Whatever happens: numbers rise by one, none is open twice, and after all is well none stays open."""
+    incidents, now, said, state = Incidents(), 0, [], Link.DOWN
+    for kind, after in [*kinds, ("up", None), ("link", Link.SYNCING), ("link", Link.READY)]:
+        now += 1
+        match kind:
+            case "link":
+                fact, state = link(now, state, after), after
+            case "gap":
+                fact = gap(now, AAPL)
+            case "resumed":
+                fact = resumed(now, AAPL)
+            case "start":
+                fact = ev.ServiceStarted(at=at(now), run_id="r", mode="paper", version="1")
+            case _:
+                fact = ev.FarmChanged(at=at(now), farm="f", up=kind == "up", code=2103)
+        said += incidents.apply(fact)
+    said += incidents.due(at(now + 2 * STREAMS_MAX_S))
+    assert incidents.open is None
+    opened = [fact.number for fact in said if isinstance(fact, ev.IncidentOpened)]
+    closed = [fact.number for fact in said if isinstance(fact, ev.IncidentClosed)]
+    assert opened == closed == list(range(1, len(opened) + 1))
+    turns = [type(fact) for fact in said]
+    assert turns == [ev.IncidentOpened, ev.IncidentClosed] * len(opened)
