@@ -35,6 +35,7 @@ def remembered(book):
     """What a book must know for ever, however it was folded."""
     found = {name: value for name, value in folded(book).items() if name not in LET_GO}
     found["_alive"] = list(found["_alive"])
+    found["working"] = vars(book.working)
     return found
 
 

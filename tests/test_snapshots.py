@@ -277,8 +277,9 @@ def test_every_field_of_a_book_is_in_a_snapshot_or_of_the_session():
             msgspec.msgpack.Decoder(kind)
             assert "object" not in str(kind), f"{name}: what was an object comes back as something else"
     names = {field.name for field in msgspec.structs.fields(Book)}
-    assert names >= Book.OF_THE_SESSION | Book.DERIVED
-    assert {name for name, _ in kept()} == names - Book.OF_THE_SESSION - Book.DERIVED
+    others = Book.OF_THE_SESSION | Book.DERIVED | Book.SETTINGS
+    assert names > others
+    assert {name for name, _ in kept()} == names - others
 
 
 def test_a_book_has_no_room_for_what_no_snapshot_knows():
@@ -342,6 +343,15 @@ def test_a_snapshot_that_cannot_be_right_is_not_used(life, sql):
     assert folded(life.hub.book) == folded(facts.book)
     life.hub.snapshots.finish()
     assert recovered(life) == (folded(facts.book), life.journal.seq)
+
+
+def test_what_the_process_was_told_outlives_a_snapshot_that_is_not_used(life):
+    """Only what was folded is forgotten."""
+    life.journal._db.execute("UPDATE snapshot SET crc = crc + 1")
+    hub = Hub(life.journal)
+    hub.book.absent_after_s = 7.5
+    hub.recover()
+    assert (hub.snapshots.seq, hub.book.absent_after_s) == (0, 7.5)
 
 
 def test_a_snapshot_of_other_code_is_not_used(life, monkeypatch):
