@@ -84,6 +84,36 @@ Feature: No order passes a limit
       When a strategy wants to sell 10 AAPL at 100
       Then 0 AAPL are held
 
+    Scenario Outline: A person stops entries
+      Given the service is READY
+      And 10 AAPL were bought
+      When the operator says "<verb>"
+      And a strategy wants to buy 1 AAPL at 100
+      Then it is refused by only_reducing
+      When a strategy wants to sell 10 AAPL at 100
+      Then 0 AAPL are held
+
+      Examples:
+        | verb         |
+        | stop-entries |
+        | halt         |
+
+    Scenario: A halt takes back what works
+      Given the service is READY
+      When a strategy wants to buy 1 AAPL at 100
+      And the operator says "halt"
+      Then the gateway holds no open order
+      When the operator says "resume"
+      And a strategy wants to buy 2 AAPL at 100
+      Then the gateway holds an order for 2
+
+    Scenario: A person closes everything
+      Given the service is READY
+      And 10 AAPL were bought
+      When the operator says "flatten"
+      Then 0 AAPL are held by the account
+      And book and gateway agree
+
     Scenario: A position that has reached its limit can be made smaller
       Given the limit max_position is 10
       And the service is READY

@@ -446,9 +446,10 @@ async def test_beside_a_daemon_at_the_same_gateway(tmp_path, gateway):
             out, err = await quote.communicate()
         assert (quote.returncode, err) == (0, b"")
         assert [each["error"] for each in json.loads(out)["quotes"]] == [None, None]
-        async with process("positions", cwd=tmp_path) as positions:
-            out, err = await positions.communicate()
-        assert (positions.returncode, out.decode(), err) == (0, "DU…567 holds nothing\n", b"")
+        for words, said in (((), b"the running daemon was asked\n"), (("--client-id", "91"), b"")):
+            async with process("positions", *words, cwd=tmp_path) as positions:
+                out, err = await positions.communicate()
+            assert (positions.returncode, out.decode(), err) == (0, "DU…567 holds nothing\n", said)
         service.send_signal(signal.SIGTERM)
         assert await service.wait() == 0
 

@@ -8,10 +8,12 @@ from decimal import Decimal as D
 import msgspec
 from pytest_bdd import given, parsers, then, when
 
+from ibkr_service.control import Request
 from ibkr_service.core.errors import Refused
 from ibkr_service.core.instrument import Stock, parse
 from ibkr_service.core.intent import Intent
 from ibkr_service.core.restartwindow import RestartWindow
+from ibkr_service.operations import Operations
 from ibkr_service.rehearsal.world import EPOCH
 from tests.bdd.order_steps import mid
 from tests.bdd.stage import Story
@@ -81,6 +83,17 @@ def wants(story: Story, action: str, count: str, name: str, price: str) -> None:
     except Refused as refusal:
         story.refusal = refusal
     story.advance(0.2)
+
+
+@when(parsers.parse('the operator says "{verb}"'))
+def operator_says(story: Story, verb: str) -> None:
+    answer = story.run(Operations(story.world.app).handle(Request(verb, by="anna")))
+    assert answer.ok, answer
+
+
+@then(parsers.parse("{count:d} AAPL are held by the account"))
+def held_by_account(story: Story, count: int) -> None:
+    assert story.world.app.book.position(AAPL) == count
 
 
 @then(parsers.parse('it is refused by {name}, which allows "{allowed}", since it asked for "{asked}"'))
