@@ -39,6 +39,7 @@ from ibkr_service.core.errors import (
     Unfit,
     UnknownAccount,
 )
+from ibkr_service.core.incidents import STREAMS_MAX_S, Incidents
 from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.limits import Limits, tightened
 from ibkr_service.core.link import Link
@@ -215,6 +216,8 @@ class App:
             self.hub = Hub(self.journal, self._observe, observer, absent_after_s=config.session.absent_after_s)
             self.hub.recover()
             self.book = self.hub.book
+            book = self.book
+            self.incidents = Incidents(book.incidents, was_ready=book.was_ready, under_way=book.incident)
             self.inbox = Inbox(config.inbox_max)
             self.session = Session(
                 config.session,
@@ -310,6 +313,7 @@ class App:
                 upkeep = [
                     parts.create_task(self._take_snapshots(), name="snapshots"),
                     parts.create_task(self._remind(), name="reminder"),
+                    parts.create_task(self._end_incidents(), name="incidents"),
                 ]
                 if self.config.keep_days:
                     upkeep.append(parts.create_task(self._prune(self.config.keep_days), name="pruning"))
@@ -319,6 +323,13 @@ class App:
                     task.cancel()
         except BaseExceptionGroup as group:
             raise _first_of_ours(group) from group
+
+    async def _end_incidents(self) -> None:
+        """An incident whose streams stay silent ends by time."""
+        while True:
+            await asyncio.sleep(STREAMS_MAX_S / 4)
+            for fact in self.incidents.due(self.clock.now()):
+                self.hub.record(fact)
 
     async def _shut_down(
         self, session: asyncio.Task[None], strategies: asyncio.Task[None], pump: asyncio.Task[None]
@@ -438,6 +449,8 @@ class App:
 
     def _observe(self, event: ev.Event) -> None:
         """After an event was recorded: wake those who wait for it, say it, act on what is desired."""
+        for fact in self.incidents.apply(event):
+            self.hub.record(fact)
         if isinstance(event, ev.LinkChanged):
             if event.after is Link.READY:
                 self.ready.set()

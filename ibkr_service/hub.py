@@ -33,7 +33,6 @@ log = structlog.get_logger("ibkr_service.hub")
 SAYS_NOTHING_NOW = frozenset(
     {
         ev.LinkSignalled,
-        ev.LinkChanged,
         ev.FarmChanged,
         ev.Gap,
         ev.Resumed,

@@ -98,6 +98,9 @@ class Book(msgspec.Struct, eq=False, weakref=True):
     farms_down: dict[str, datetime] = field(default_factory=dict)
     order_id_mark: int = 0
     last_run_id: str = ""
+    was_ready: bool = False  # the link when this process, or one before it, was last heard of
+    incidents: int = 0  # how many there were
+    incident: ev.IncidentOpened | None = None  # the one that is under way
     working: Working = field(default_factory=Working)  # what alive orders could still do, by account and contract
     operator: OperatorState = OperatorState()  # what a person has said about trading
     _alive: dict[str, None] = field(default_factory=dict)  # references of orders that may still fill, oldest first
@@ -323,6 +326,16 @@ class Book(msgspec.Struct, eq=False, weakref=True):
 
     def _valued(self, event: ev.AccountFigure | ev.AccountDownloaded) -> None:
         self.statements.apply(event)
+
+    def _moved(self, event: ev.LinkChanged) -> None:
+        self.was_ready = event.after is Link.READY
+
+    def _incident_began(self, event: ev.IncidentOpened) -> None:
+        self.incidents, self.incident = event.number, event
+
+    def _incident_over(self, event: ev.IncidentClosed) -> None:
+        del event
+        self.incident = None
 
     def _opened(self, event: ev.SessionOpened) -> None:
         self.session, self.client_id = event.session, event.client_id
@@ -709,6 +722,9 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         ev.PositionPnlReported: _valued,
         ev.AccountDownloaded: _valued,
         ev.LinkSignalled: _linked,
+        ev.LinkChanged: _moved,
+        ev.IncidentOpened: _incident_began,
+        ev.IncidentClosed: _incident_over,
         ev.SessionOpened: _opened,
         ev.FarmChanged: _farm,
         ev.Gap: _broke,

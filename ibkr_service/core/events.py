@@ -117,7 +117,7 @@ class IncidentOpened(Fact, frozen=True, kw_only=True, tag="IncidentOpened"):
 class IncidentClosed(Fact, frozen=True, kw_only=True, tag="IncidentClosed"):
     """An outage is over: the link is READY, farms and streams are back.
 
-    `detected_after_s`: from the last moment at which data could be trusted to when we knew. `ready_after_s`: from then to
+    `detected_after_s`: from the last moment at which data could be trusted to when we knew; `ready_after_s`: on to
     READY. `gaps`: the streams that had one, with its length in seconds; `silent`: those that did not come back within a
     minute of READY. `orders_unknown`: orders that could not be accounted for meanwhile, of which `orders_resolved` can
     be now. `fills_recovered`: executions that were learned of by asking.
