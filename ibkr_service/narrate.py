@@ -20,21 +20,8 @@ def say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per 
             unwanted = event.before is Link.READY and event.why != STOPPING
             say_so = log.warning if unwanted else log.info
             say_so("link", state=event.after.name, before=event.before.name, why=event.why, session=event.session)
-        case ev.IncidentOpened():
-            log.warning("incident", number=event.number, cause=event.cause)
-        case ev.IncidentClosed():
-            log.warning(
-                "incident over",
-                number=event.number,
-                cause=event.cause,
-                detected_after_s=event.detected_after_s,
-                ready_after_s=event.ready_after_s,
-                streams_with_gap=len(event.gaps) + len(event.silent),
-                silent=list(event.silent),
-                orders_unknown=event.orders_unknown,
-                orders_resolved=event.orders_resolved,
-                fills_recovered=event.fills_recovered,
-            )
+        case ev.IncidentOpened() | ev.IncidentClosed():
+            _say_incident(event)
         case ev.SessionOpened():
             log.info("connected", server_version=event.server_version, client_id=event.client_id, account=event.account)
         case ev.OrderSubmitted():
@@ -94,6 +81,24 @@ def say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per 
             log.info("service stopped", reason=event.reason)
         case _:
             pass
+
+
+def _say_incident(event: ev.IncidentOpened | ev.IncidentClosed) -> None:
+    if isinstance(event, ev.IncidentOpened):
+        log.warning("incident", number=event.number, cause=event.cause)
+        return
+    log.warning(
+        "incident over",
+        number=event.number,
+        cause=event.cause,
+        detected_after_s=event.detected_after_s,
+        ready_after_s=event.ready_after_s,
+        streams_with_gap=len(event.gaps) + len(event.silent),
+        silent=list(event.silent),
+        orders_unknown=event.orders_unknown,
+        orders_resolved=event.orders_resolved,
+        fills_recovered=event.fills_recovered,
+    )
 
 
 def _say_modification(event: ev.ModificationRequested | ev.ModificationSettled) -> None:
