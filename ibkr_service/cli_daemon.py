@@ -22,15 +22,26 @@ T = TypeVar("T")
 LOOK_S = 10.0
 
 
-def sockets(settings: Path | None, journal: str | None = None) -> list[Path]:
-    """Where the daemon of these settings listens: with an embedded gateway its journal has another name."""
+def journals(settings: Path | None, journal: str | None = None) -> list[Path]:
+    """The journals that these settings may mean: with an embedded gateway it has another name."""
     overrides = {"journal.path": journal}
     try:
         chosen = load_settings(settings, environ=os.environ, overrides=overrides, live_flag=False)
     except SettingsError:  # a command that trades nothing anew needs no --live
         chosen = load_settings(settings, environ=os.environ, overrides=overrides, live_flag=True)
     path = Path(chosen.journal.path)
-    return [socket_path(path), *([socket_path(embedded_journal(path))] if chosen.ibkr.mode == "simulated" else [])]
+    return [path, *([embedded_journal(path)] if chosen.ibkr.mode == "simulated" else [])]
+
+
+def journal_of(settings: Path | None, journal: str | None = None) -> Path:
+    """The journal that is meant: the one that was named, or the first that is there."""
+    paths = journals(settings, journal)
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def sockets(settings: Path | None, journal: str | None = None) -> list[Path]:
+    """Where the daemon of these settings listens."""
+    return [socket_path(path) for path in journals(settings, journal)]
 
 
 def asked(paths: list[Path], verb: str, timeout_s: float, *, preview: bool = False) -> Answer | None:

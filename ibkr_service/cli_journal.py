@@ -1,4 +1,4 @@
-"""The commands about the journal: `orders`, `fills`, `incidents`, `reconcile`, `journal`, and its `backup` and `prune`.
+"""The commands about the journal: `orders`, `fills`, `incidents`, `journal`, and its `backup` and `prune`.
 
 All but the last open the file read-only, beside a running daemon or without one. None connects to anything.
 """
@@ -35,7 +35,6 @@ from ibkr_service.core.errors import InvalidRequest, JournalError
 from ibkr_service.core.orders import TERMINAL
 from ibkr_service.hub import Hub
 from ibkr_service.journal import Journal, export, open_readonly
-from ibkr_service.reconciliation import Reconciliation
 from ibkr_service.retention import Pruning
 from ibkr_service.schema import with_views
 from ibkr_service.settings import load_settings
@@ -101,15 +100,6 @@ def incidents(
     """Outages: when the link was lost, why, for how long, and what it meant for streams, orders and fills."""
     show = _Show(tables_journal.incidents_table, as_json=as_json, as_csv=as_csv)
     show("incidents", _file(settings, path), _Choice(days=days, column="began_at"))
-
-
-@records.command()
-def reconcile(*, settings: SettingsFile = None, path: JournalPath = None) -> None:
-    """What the broker and the journal disagree about, as of the last look; exit code 1 if a person has to act."""
-    report = Reconciliation.of(_file(settings, path))
-    for line in report.lines():
-        sys.stdout.write(line + "\n")
-    raise typer.Exit(int(report.needs_a_person))
 
 
 @journal.callback()

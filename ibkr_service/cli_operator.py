@@ -1,22 +1,25 @@
 """The operator's commands: they speak with the running daemon over its control socket (docs/control.md).
 
-`stop-entries`, `resume`, `cancel-all`, `halt` and `flatten` change something and need a daemon; `status` and
-`open-orders` say that there is none. Exit codes: 0 done, 1 asked and not (wholly) done, 2 no daemon, or no answer.
+`stop-entries`, `resume`, `cancel-all`, `halt`, `flatten` and `reconcile --accept` change something and need a daemon;
+`status` and `open-orders` say that there is none. Exit codes: 0 done, 1 asked and not (wholly) done, 2 no daemon, or no
+answer.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ibkr_service.app import EXIT_FAILED, EXIT_OK
-from ibkr_service.cli_daemon import asked, sockets
+from ibkr_service.cli_daemon import asked, journal_of, sockets
 from ibkr_service.cli_options import AsJson, JournalFile, SettingsFile, fail
 from ibkr_service.control import Answer
+from ibkr_service.reconciliation import Reconciliation
 
 operator = typer.Typer()
 
@@ -74,6 +77,29 @@ def flatten(
 ) -> None:
     """Stop entries, cancel every working order, and close all positions by collared limits."""
     _say(_asked("flatten", settings, journal, preview=preview), as_json=as_json)
+
+
+@operator.command()
+def reconcile(
+    *,
+    settings: SettingsFile = None,
+    journal: JournalFile = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Take the broker's word; ends every quarantine.")] = False,
+    preview: Preview = False,
+    as_json: AsJson = False,
+) -> None:
+    """What the broker and the journal disagree about, as of the last look; exit code 1 if a person has to act.
+
+    Read from the journal, beside a running daemon or without one; accepting needs the daemon.
+    """
+    if accept:
+        _say(_asked("accept", settings, journal, preview=preview), as_json=as_json)
+    report = Reconciliation.of(journal_of(settings, journal))
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(report), ensure_ascii=False, default=str) + "\n")
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in report.lines()))
+    raise typer.Exit(EXIT_FAILED if report.needs_a_person else EXIT_OK)
 
 
 def _asked(verb: str, settings: Path | None, journal: str | None, *, preview: bool = False) -> Answer:

@@ -20,6 +20,7 @@ from ibkr_service.core import events as ev
 from ibkr_service.core.errors import ServiceError
 from ibkr_service.core.orders import Order
 from ibkr_service.log import mask_account, mask_accounts
+from ibkr_service.reconciliation import Reconciliation
 
 log = structlog.get_logger("ibkr_service.operator")
 
@@ -44,6 +45,7 @@ class Operations:
             "cancel-all": self._cancel_all,
             "halt": self._halt,
             "flatten": self._flatten,
+            "accept": self._accept,
         }
 
     async def handle(self, request: Request) -> Answer:
@@ -61,7 +63,8 @@ class Operations:
     async def _status(self, _request: Request) -> Answer:
         book = self._app.book
         alive = list(book.alive_orders())
-        data = {
+        quarantines = {mask_account(account): began.why for account, began in book.quarantines.items()}
+        data: dict[str, object] = {
             "version": __version__,
             "run_id": self._app.run_id,
             "mode": self._app.config.session.mode,
@@ -69,6 +72,7 @@ class Operations:
             "account": mask_account(book.account) if book.account else "",
             "trading": book.operator.word,
             "only_reducing_because": book.only_reducing(book.account),
+            "quarantines": quarantines,
             "read_only": self._app.config.limits.read_only,
             "working_orders": len(alive),
             "orders_of_others": len(book.foreign_orders),
@@ -80,6 +84,7 @@ class Operations:
             f"link {data['link']}, mode {data['mode']}, account {data['account'] or 'not known yet'}",
             f"trading {data['trading']}{because}",
             f"{len(alive)} working orders, {data['orders_of_others']} of others, {data['positions']} positions",
+            *(f"{account} in quarantine: {why}" for account, why in quarantines.items()),
         )
         return Answer(ok=True, text=text, data=data)
 
@@ -134,6 +139,20 @@ class Operations:
             return Answer(ok=True, text=("would let all orders leave again; nothing was done",))
         self._say("resume", request.by)
         return Answer(ok=True, text=(self._state(),), data={"trading": self._app.book.operator.word})
+
+    async def _accept(self, request: Request) -> Answer:
+        """Take every account in quarantine as the broker shows it."""
+        book = self._app.book
+        shown = tuple(Reconciliation.of_book(book).lines())
+        accounts = list(book.quarantines)
+        if not accounts:
+            return Answer(ok=True, text=(*shown, "no account is in quarantine: nothing was done"))
+        if request.preview:
+            return Answer(ok=True, text=(*shown, "would accept this; nothing was done"))
+        for account in accounts:
+            self._app.accept_quarantine(account, request.by)
+        taken = ", ".join(mask_account(account) for account in accounts)
+        return Answer(ok=True, text=(*shown, f"accepted: {taken}", self._state()), data={"accepted": len(accounts)})
 
     async def _cancel_all(self, request: Request) -> Answer:
         if request.preview:

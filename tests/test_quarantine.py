@@ -14,10 +14,12 @@ from typer.testing import CliRunner
 from ibkr_service import cli, log
 from ibkr_service.app import QUARANTINE_REMINDER_S
 from ibkr_service.clock import LoopClock
+from ibkr_service.control import Request
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import JournalError
 from ibkr_service.core.instrument import Stock
 from ibkr_service.journal import facts, open_readonly
+from ibkr_service.operations import Operations
 from ibkr_service.reconciliation import Reconciliation
 from ibkr_service.supervisor import StrategySpec
 from tests.bdd.stage import Trader
@@ -92,6 +94,23 @@ async def test_the_journal_tells_people_what_is_wrong(world):
     world.app.accept_quarantine(ACCOUNT, "me")
     calm = CliRunner().invoke(cli.app, ["reconcile", "--journal", str(path)])
     assert (calm.exit_code, "in quarantine: none" in calm.output) == (0, True), calm.output
+
+
+async def test_the_operator_accepts_over_the_control_line(world):
+    """First shown, then taken; the status says so, without the account's number."""
+    operations = Operations(world.app)
+    status = await operations.handle(Request("status"))
+    assert any("in quarantine: MSFT: the broker holds -70" in line for line in status.text)
+    preview = await operations.handle(Request("accept", by="anna", preview=True))
+    assert (preview.ok, ACCOUNT in world.app.book.quarantines) == (True, True)
+    taken = await operations.handle(Request("accept", by="anna"))
+    assert taken.data == {"accepted": 1}
+    assert "all orders may leave" in taken.text
+    assert ACCOUNT not in " ".join([*status.text, *preview.text, *taken.text])
+    assert [ended.by for ended in world.of(ev.QuarantineEnded)] == ["anna"]
+    again = await operations.handle(Request("accept", by="anna"))
+    assert "nothing was done" in again.text[-1]
+    world.check_agreement()
 
 
 async def test_everything_about_it_is_in_the_journal(world):
