@@ -514,28 +514,35 @@ class Book(msgspec.Struct, eq=False, weakref=True):
             elif STATUS_SIGNALS.get(event.status) is OrderSignal.CANCELLED or event.status == "Filled":
                 self.foreign_orders.pop(event.perm_id, None)
             return []
-        facts: dict[str, object] = {}
-        # An id of another client's, or of our own under another client id, would hit a stranger's order.
-        if isinstance(event, ev.OpenOrderReported) and event.order_id > 0 and event.client_id == self.client_id:
-            facts = {"order_id": event.order_id, "session": event.session}  # how it can be cancelled on this connection
-            self.order_id_mark = max(self.order_id_mark, event.order_id)
-        if isinstance(event, ev.OpenOrderReported):
-            facts |= {"parent_id": event.parent_id, "oca_group": event.oca_group, "oca_type": event.oca_type}
-        if event.perm_id:
-            self._by_perm_id[event.perm_id] = ref
-            facts["perm_id"] = event.perm_id
         known = self.orders[ref]
-        order = known.with_facts(**facts)
+        order = known.with_facts(**self._ties(event, ref))
         self._put(order)
         said: list[ev.Event] = []
         if isinstance(event, ev.OpenOrderReported) and order.alive:
             order, said = modification.settled(order, event)
+            if order.state is not known.state:  # a step of its own: what the status says is the next one
+                said += self._replace(event, order)
+                order = self.orders[ref]
         if event.status == "Filled":
             return [*said, *self._replace(event, order)]  # the executions say so, when they come
         signal = STATUS_SIGNALS.get(event.status, OrderSignal.DOUBT)
         # An error's text says more than the bare word of the status that follows it.
         reason = "" if signal is OrderSignal.LIVE or order.reason else event.status
         return [*said, *self._replace(event, order.advanced(signal, reason))]
+
+    def _ties(self, event: ev.OrderStatusReported | ev.OpenOrderReported, ref: str) -> dict[str, object]:
+        """What a report says about how an order can be reached, and what it hangs together with."""
+        facts: dict[str, object] = {}
+        if isinstance(event, ev.OpenOrderReported):
+            facts = {"parent_id": event.parent_id, "oca_group": event.oca_group, "oca_type": event.oca_type}
+            # An id of another client's, or of our own under another client id, would hit a stranger's order.
+            if event.order_id > 0 and event.client_id == self.client_id:
+                facts |= {"order_id": event.order_id, "session": event.session}  # on this connection
+                self.order_id_mark = max(self.order_id_mark, event.order_id)
+        if event.perm_id:
+            self._by_perm_id[event.perm_id] = ref
+            facts["perm_id"] = event.perm_id
+        return facts
 
     def _heard(self, event: ev.OrderStatusReported | ev.OpenOrderReported) -> None:
         """Remember what the server said last, so that a repetition of it is known."""
