@@ -214,6 +214,7 @@ class App:
         self._desks: list[Desk] = []
         try:
             self.hub = Hub(self.journal, self._observe, observer, absent_after_s=config.session.absent_after_s)
+            self.incidents: Incidents | None = None  # not before the book is what it was
             self.hub.recover()
             self.book = self.hub.book
             book = self.book
@@ -328,6 +329,7 @@ class App:
         """An incident whose streams stay silent ends by time."""
         while True:
             await asyncio.sleep(STREAMS_MAX_S / 4)
+            assert self.incidents is not None, "the book was recovered"
             for fact in self.incidents.due(self.clock.now()):
                 self.hub.record(fact)
 
@@ -449,7 +451,8 @@ class App:
 
     def _observe(self, event: ev.Event) -> None:
         """After an event was recorded: wake those who wait for it, say it, act on what is desired."""
-        for fact in self.incidents.apply(event):
+        # What a crash kept from being recorded is told before there are any: it is no news of this process.
+        for fact in self.incidents.apply(event) if self.incidents is not None else ():
             self.hub.record(fact)
         if isinstance(event, ev.LinkChanged):
             if event.after is Link.READY:
