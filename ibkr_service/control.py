@@ -138,11 +138,17 @@ async def listening(path: Path, handle: Handle) -> AsyncIterator[None]:
             served.add(task)
             task.add_done_callback(served.discard)
 
-        server = await asyncio.start_unix_server(on_client, sock=listener, limit=REQUEST_MAX)
+        try:
+            server = await asyncio.start_unix_server(on_client, sock=listener, limit=REQUEST_MAX)
+        except NotImplementedError:  # not on every platform, and not in virtual time
+            log.warning("no control socket: this event loop has none; the operator's commands will not work")
+            server = None
+            listener.close()
         try:
             yield
         finally:
-            server.close()
+            if server is not None:
+                server.close()
             for task in tuple(served):
                 task.cancel()
             _remove(path)

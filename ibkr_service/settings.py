@@ -84,7 +84,7 @@ class IbkrSettings(Table):
     request_timeout_s: Seconds = 30.0
     ack_timeout_s: Seconds = 10.0
     absent_after_s: Seconds = 30.0
-    probe_interval_s: ProbeSeconds = 5.0
+    probe_interval_s: ProbeSeconds = 4.0
     probe_timeout_s: Seconds = 10.0
     wedged_timeout_s: Seconds = 30.0
     reconcile_interval_s: Seconds = 300.0

@@ -24,6 +24,7 @@ pytest_plugins = [
     "tests.bdd.chain_steps",
     "tests.bdd.order_steps",
     "tests.bdd.risk_steps",
+    "tests.bdd.reconnect_steps",
 ]
 
 

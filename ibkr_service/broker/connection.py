@@ -28,7 +28,15 @@ log = structlog.get_logger("ibkr_service.broker")
 
 
 class LineOver(GatewayError):
-    """This connection is finished: lost, dead, wedged, or of no use. The session makes a new one."""
+    """This connection is finished: lost, dead, wedged, or of no use. The session makes a new one.
+
+    Args:
+        silent_s: for how long nothing had come when we knew.
+    """
+
+    def __init__(self, text: str, silent_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.silent_s = silent_s
 
 
 class Connection:

@@ -126,8 +126,8 @@ class Intake:
         if reject_json:
             text = f"{text} ({'; '.join(translate.reject_words(reject_json))})"
         if (signal := codes.LINK_SIGNALS.get(code)) is not None:
-            self._on_signal(signal)
             self._put(ev.LinkSignalled(at=at, session=self.session, signal=signal, why=text, code=code))
+            self._on_signal(signal)
         elif (up := codes.FARMS.get(code)) is not None:
             farm = codes.farm_name(text)
             self._put(ev.FarmChanged(at=at, session=self.session, farm=farm, up=up, code=code))

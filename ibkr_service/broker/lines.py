@@ -471,10 +471,10 @@ class Lines:
 
     # --- interruptions -----------------------------------------------------------------------------------------------
 
-    def interrupt(self, reason: str) -> None:
-        """No stream can be trusted from now on: `Gap` on each that was told to flow."""
+    def interrupt(self, reason: str, since: datetime | None = None) -> None:
+        """No stream can be trusted from now on, or since then: `Gap` on each that was told to flow."""
         for line in tuple(self._lines.values()):
-            self._break_off(line, reason)
+            self._break_off(line, reason, since)
             if line.holders:
                 line.failure = NotReady(reason)
                 self._notify(line)
@@ -493,7 +493,7 @@ class Lines:
                 line.state, line.due_s, line.tries = LineState.REQUESTED, now_s + FIRST_TICK_S, 1
         self._wanted.set()
 
-    def _break_off(self, line: Line, reason: str) -> None:
+    def _break_off(self, line: Line, reason: str, since: datetime | None = None) -> None:
         line.distrust()
         if not line.flowing:
             return
@@ -501,7 +501,12 @@ class Lines:
         line.epoch += 1
         now = self._clock.now()
         gap = ev.Gap(
-            at=now, session=self.session, instrument=line.instrument, reason=reason, since=now, epoch=line.epoch
+            at=now,
+            session=self.session,
+            instrument=line.instrument,
+            reason=reason,
+            since=since or now,
+            epoch=line.epoch,
         )
         self._put(gap)
         for stream in tuple(line.streams):

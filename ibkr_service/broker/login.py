@@ -28,7 +28,7 @@ class SessionConfig:
     request_timeout_s: float = 30.0
     ack_timeout_s: float = 10.0
     absent_after_s: float = 30.0
-    probe_interval_s: float = 5.0
+    probe_interval_s: float = 4.0
     probe_timeout_s: float = 10.0
     wedged_timeout_s: float = 30.0
     reconcile_interval_s: float = 300.0

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import msgspec
@@ -152,7 +153,8 @@ class Session(Questions):
             await self._serve(connection)
         except BaseException as exc:
             if opened:
-                self._on_lost(connection, STOPPING if isinstance(exc, asyncio.CancelledError) else str(exc))
+                silent_s = exc.silent_s if isinstance(exc, LineOver) else 0.0
+                self._on_lost(connection, STOPPING if isinstance(exc, asyncio.CancelledError) else str(exc), silent_s)
             raise
         finally:
             self._connection = None
@@ -198,11 +200,12 @@ class Session(Questions):
         """An order id that no order of ours ever had, whatever the gateway believes: each was journalled first."""
         return self._book.order_id_mark + 1
 
-    def _on_lost(self, connection: Connection, why: str) -> None:
-        self.lines.interrupt(why)
-        self.streams.interrupt(why)
-        signal = ev.LinkSignalled(at=self._clock.now(), session=connection.number, signal=Signal.SOCKET_DOWN, why=why)
-        self._put(signal)
+    def _on_lost(self, connection: Connection, why: str, silent_s: float) -> None:
+        now = self._clock.now()
+        self._put(ev.LinkSignalled(at=now, session=connection.number, signal=Signal.SOCKET_DOWN, why=why))
+        since = now - timedelta(seconds=silent_s)
+        self.lines.interrupt(why, since)
+        self.streams.interrupt(why, since)
 
     async def _serve(self, connection: Connection) -> None:
         try:
@@ -312,7 +315,8 @@ class Session(Questions):
         if is_wedged:
             raise LineOver(f"wedged: a probe was not answered for {self.config.wedged_timeout_s:g} s")
         if connection.ib.last_byte_s <= heard_s:
-            raise LineOver(f"dead: no byte for {self.config.probe_timeout_s:g} s after a probe")
+            silent_s = asyncio.get_running_loop().time() - connection.ib.last_byte_s
+            raise LineOver(f"dead: no byte for {self.config.probe_timeout_s:g} s after a probe", silent_s)
 
     async def _stay_streamed(self, connection: Connection) -> None:
         """As `_stay_subscribed`, for bars, ticks one by one and depth."""

@@ -190,10 +190,10 @@ class Streams:
                 feed.state, feed.due_s, feed.tries = FeedState.REQUESTED, now_s + within_s, 1
         self.poke()
 
-    def interrupt(self, reason: str) -> None:
-        """No stream can be trusted from now on."""
+    def interrupt(self, reason: str, since: datetime | None = None) -> None:
+        """No stream can be trusted from now on, or since then."""
         for feed in self:
-            feed.break_off(reason)
+            feed.break_off(reason, since)
 
     def _due(self, now_s: float) -> list[Feed]:
         late = {FeedState.REQUESTED, FeedState.FAILED}

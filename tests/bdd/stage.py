@@ -113,6 +113,7 @@ class Story(StoryWorld):
         self.before: list[Callable[[World], object]] = []  # done to the gateway before the service's first byte
         self.heard: list[Heard] = []  # what the gateway was asked
         self.exit_code: int | None = None
+        self.asked_to_stop_s = 0.0
         self.refusal: Exception | None = None
 
     def raise_curtain(self) -> None:

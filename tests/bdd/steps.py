@@ -122,6 +122,7 @@ def link_states(story: Story) -> list[str]:
 @when("the operator stops the service")
 def _stop(story: Story) -> None:
     """Ask for an orderly end, as SIGTERM does."""
+    story.asked_to_stop_s = story.loop.time()
     story.exit_code = story.run(story.world.stop_service())
 
 
