@@ -179,8 +179,8 @@ def _in_replay(countdown: _Countdown) -> None:
     """While the book is rebuilt from the journal."""
     replay = Journal.replay
 
-    def hooked(self: Journal) -> Iterator[ev.Event]:
-        for event in replay(self):
+    def hooked(self: Journal, after: int = 0) -> Iterator[ev.Event]:
+        for event in replay(self, after):
             countdown.passed()
             yield event
 
