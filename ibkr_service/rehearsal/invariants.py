@@ -1,0 +1,344 @@
+"""What must hold whatever happens, watched from outside while a rehearsal runs.
+
+Nothing here asks the service whether it is right. Orders are judged as their bytes pass the socket, against the journal
+as a second connection reads it from the file; readiness is what the gateway's own bytes have shown; quotes are judged
+where a strategy reads them. What must be true at the end is in `closing.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import defaultdict
+from dataclasses import dataclass
+
+from ibkr_service.core import events as ev
+from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.rehearsal.machine import Machine
+from ibkr_service.rehearsal.timeline import Timeline
+from ibkr_service.rehearsal.wiretap import Line
+from ibkr_service.sim.messages import Request
+from ibkr_service.sim.orders import Order
+
+INVARIANTS: dict[str, str] = {
+    "journal first": "every intent is in the journal before it is on the wire",
+    "once": "nothing is sent twice, no order id has two orders, and a wish is one order",
+    "ready only": "no new or modified order leaves unless the account was shown in full and IB is there",
+    "cancel soon": "a wanted cancel leaves as soon as it can",
+    "recovers": "the service goes on, and is READY within a bound after the faults have stopped",
+    "agrees": "after the faults have stopped, book = ledger = gateway within a bound",
+    "fills": "every fill that the broker can still report is told exactly once; the rest is announced as adjusted",
+    "gaps": "every gap of a quote is announced before the quote goes on",
+    "quotes": "after the faults have stopped, every watched quote flows again",
+    "lines": "no market-data line and no connection is leaked",
+    "queues": "queues stay within their bounds",
+    "tasks": "no task is left without an owner, and no exception unseen",
+    "same journal": "the same seed gives the same journal, in every process",
+    "substance": "a rehearsal has enough orders, spreads among them",
+}
+
+BEAT_S = 5.0  # how often what should not last is looked at
+CANCEL_WITHIN_S = 5.0
+PACER_MAX = 1_000
+UNSAVED_MAX = 20_000
+MOMENT_S = 1e-6
+OURS = "ibs."
+REF_PARTS = 5
+
+
+@dataclass(frozen=True)
+class Breach:
+    """Something that must not be. `at_s`: virtual seconds."""
+
+    at_s: float
+    invariant: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.at_s:9.3f} s  {self.invariant}: {self.text}"
+
+
+class Reader:
+    """What a strategy has read, in one life of it; judges its stream of quotes."""
+
+    def __init__(self, name: str, life: int, watch: Watch) -> None:
+        self.name = name
+        self.life = life
+        self.began_s = 0.0
+        self.is_over = False
+        self.fills: list[str] = []
+        self.watched: dict[AnyInstrument, None] = {}
+        self._watch = watch
+        self._last_s: dict[AnyInstrument, float] = {}
+        self._in_gap: set[AnyInstrument] = set()
+        self._gap_told: set[AnyInstrument] = set()  # since the last quote
+
+    def forget(self, instrument: AnyInstrument) -> None:
+        """It is not watched any more: what comes later begins anew."""
+        self.watched.pop(instrument, None)
+        self._last_s.pop(instrument, None)
+        self._in_gap.discard(instrument)
+        self._gap_told.discard(instrument)
+
+    def read(self, event: ev.Event) -> None:
+        """The strategy reads an event."""
+        match event:
+            case ev.Tick():
+                self._tick(event)
+            case ev.Gap():
+                self._in_gap.add(event.instrument)
+                self._gap_told.add(event.instrument)
+            case ev.Resumed():
+                self._in_gap.discard(event.instrument)
+            case ev.Fill():
+                if event.exec_id in self.fills:
+                    self._watch.breach("fills", f"{self.name} reads execution {event.exec_id} twice")
+                self.fills.append(event.exec_id)
+            case _:
+                pass
+        if not isinstance(event, ev.Tick):
+            self._watch.timeline.strategy(self.name, event)
+
+    def _tick(self, tick: ev.Tick) -> None:
+        instrument = tick.instrument
+        if instrument in self._in_gap:
+            self._watch.breach("gaps", f"{self.name} reads a quote of {instrument} inside a gap")
+        before_s = self._last_s.get(instrument)
+        if before_s is not None and instrument not in self._gap_told:
+            for at_s, why in reversed(self._watch.outages):
+                if at_s <= before_s:
+                    break
+                if at_s < tick.mono_s:
+                    text = f"{self.name} reads quotes of {instrument} over an outage ({why} at {at_s:.3f} s)"
+                    self._watch.breach("gaps", f"{text} without a gap")
+                    break
+        self._last_s[instrument] = tick.mono_s
+        self._gap_told.discard(instrument)
+
+
+class Watch:
+    """The invariants that are watched continuously; a `wiretap.Listener`."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.timeline = timeline
+        self.breaches: list[Breach] = []
+        self.outages: list[tuple[float, str]] = []
+        self.readers: list[Reader] = []
+        self.placed: dict[str, int] = {}  # reference -> how often it left
+        self.wishes: defaultdict[str, dict[str, str]] = defaultdict(dict)  # wish -> reference -> key
+        self.cancels_wanted: dict[str, float] = {}
+        self.fills_recorded: list[tuple[float, int, str, str]] = []  # when, in which life, execution, reference
+        self.disk_failed_in: set[int] = set()  # lives in which the journal refused writes
+        self.connections = 0
+        self._machine: Machine | None = None
+        self._journal: sqlite3.Connection | None = None
+        self._ref_of: dict[int, str] = {}  # order id -> reference
+        self._twice: set[object] = set()  # lines that were doubled at the last beat
+        self._occasions: defaultdict[str, list[asyncio.Future[None]]] = defaultdict(list)
+
+    # --- the rehearsal's side ----------------------------------------------------------------------------------------
+
+    @property
+    def machine(self) -> Machine:
+        """The world that is watched."""
+        assert self._machine is not None, "the watch has begun"
+        return self._machine
+
+    def begin(self, machine: Machine) -> None:
+        """From now on watch this world."""
+        self._machine = machine
+        machine.loop.listener = self
+
+    def end(self) -> None:
+        """Watch no more."""
+        self.machine.loop.listener = None
+        if self._journal is not None:
+            self._journal.close()
+
+    def breach(self, invariant: str, text: str) -> None:
+        """Something is not as it must be; said once."""
+        assert invariant in INVARIANTS, f"{invariant} is an invariant"
+        now_s = self.machine.loop.time()
+        if not any((known.invariant, known.text) == (invariant, text) for known in self.breaches):
+            self.breaches.append(Breach(now_s, invariant, text))
+            self.timeline.breach(invariant, text)
+
+    def occasion(self, name: str) -> asyncio.Future[None]:
+        """The next time that this happens; done in the instant in which it does."""
+        waiting = self.machine.loop.create_future()
+        self._occasions[name].append(waiting)
+        return waiting
+
+    def _happens(self, name: str) -> None:
+        for waiting in self._occasions.pop(name, ()):
+            if not waiting.done():
+                waiting.set_result(None)
+
+    # --- what passes the socket --------------------------------------------------------------------------------------
+
+    def opened(self, line: Line) -> None:
+        """The service has a new connection."""
+        self.connections += 1
+        self.timeline.wire(f"connection {line.number} opened")
+        self._happens("connect")
+
+    def placing(self, line: Line, order_id: int, ref: str, fields: list[str]) -> None:
+        """A new or changed order is about to leave."""
+        del fields
+        if not line.may_place:
+            why = "IB is cut off" if line.is_cut else "the connection is lost" if line.is_lost else "not yet verified"
+            self.breach("ready only", f"{ref} leaves while {why}")
+        before = self.placed.get(ref, 0)
+        self.placed[ref] = before + 1
+        submitted, modified, wish = self._journalled(ref)
+        if submitted == 0:
+            self.breach("journal first", f"{ref} leaves and is not in the journal")
+        elif submitted > 1:
+            self.breach("once", f"{ref} is in the journal {submitted} times")
+        if before > modified:
+            invariant = "journal first" if before == 1 and modified else "once"
+            self.breach(invariant, f"{ref} leaves for the {before + 1}. time, with {modified} changes in the journal")
+        if self._ref_of.setdefault(order_id, ref) != ref:
+            self.breach("once", f"{ref} leaves under id {order_id}, which {self._ref_of[order_id]} has")
+        if not before and wish is not None:
+            self._check_wish(ref, *wish)
+        self.timeline.wire(f"{ref} leaves as order {order_id}{' again' if before else ''}")
+        self._happens("order")
+
+    def _journalled(self, ref: str) -> tuple[int, int, tuple[str, str] | None]:
+        """How often the journal's file has this order, how many changes of it, and its strategy and key."""
+        if self._journal is None:
+            path = self.machine.config.folder / "journal.sqlite"
+            self._journal = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        submitted, modified, wish = 0, 0, None
+        rows = self._journal.execute(
+            "SELECT kind, json_extract(body, '$.strategy'), json_extract(body, '$.key') FROM journal"
+            " WHERE ref = ? AND kind IN ('OrderSubmitted', 'ModificationRequested')",
+            (ref,),
+        )
+        for kind, strategy, key in rows:
+            if kind == "OrderSubmitted":
+                submitted, wish = submitted + 1, (strategy, key)
+            else:
+                modified += 1
+        return submitted, modified, wish
+
+    def _check_wish(self, ref: str, strategy: str, key: str) -> None:
+        """A key is one order; and a wish that is said under a new key has nothing left of the earlier one."""
+        wish, _, attempt = key.partition("/")
+        attempt = attempt.partition("/")[0]
+        name = f"{strategy}:{wish}"
+        for other, (other_key) in self.wishes[name].items():
+            if other_key == key:
+                self.breach("once", f"{ref} and {other} stand for one key, {key}")
+            elif attempt and other_key.partition("/")[2].partition("/")[0] != attempt:
+                theirs = self.order_of(other)
+                if theirs is not None and (not theirs.status.is_done or theirs.filled):
+                    was = f"{theirs.status.value}, {theirs.filled} filled"
+                    self.breach("once", f"{ref} replaces {other}, which is {was} at the broker")
+        self.wishes[name][ref] = key
+
+    def strategy_of(self, ref: str) -> str:
+        """Whose order it is, as its reference says."""
+        parts = ref.split(".")
+        return parts[3] if len(parts) == REF_PARTS else ""
+
+    def order_of(self, ref: str) -> Order | None:
+        """The gateway's order of this reference."""
+        for order in reversed(self.machine.gateway.exchange.orders.values()):
+            if order.ticket.order_ref == ref:
+                return order
+        return None
+
+    def asked(self, line: Line, request: int, fields: list[str]) -> None:
+        """Anything else leaves."""
+        del line, fields
+        if request == Request.POSITIONS:
+            self._happens("sync")
+        elif request == Request.CANCEL_ORDER:
+            self._happens("cancel")
+
+    def doubted(self, line: Line, why: str) -> None:
+        """The line is in doubt: quotes have a gap, unless only IB's return is told."""
+        if why != "data kept":
+            self.outages.append((self.machine.loop.time(), why))
+        self.timeline.wire(f"connection {line.number}: {why}")
+
+    # --- what the service records, and strategies read ----------------------------------------------------------------
+
+    def told(self, event: ev.Event) -> None:
+        """The service has recorded an event."""
+        match event:
+            case ev.Tick():
+                return
+            case ev.CancelRequested():
+                self.cancels_wanted.setdefault(event.ref, self.machine.loop.time())
+            case ev.Fill():
+                recorded = (self.machine.loop.time(), self.machine.lives, event.exec_id, event.ref)
+                self.fills_recorded.append(recorded)
+                self._happens("fill")
+            case ev.StrategyStopped(how="overrun"):
+                self.breach("queues", f"strategy {event.name} is overrun")
+            case ev.PositionAdjusted(cause="unexplained"):
+                change = f"{event.before} to {event.after}"
+                self.breach("fills", f"{event.instrument} was adjusted from {change}, unexplained")
+            case _:
+                pass
+        self.timeline.service(event)
+
+    # --- now and then ------------------------------------------------------------------------------------------------
+
+    async def beat(self) -> None:
+        """Look, again and again, at what may be so for a moment, but must not stay so."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            self.look()
+
+    def look(self) -> None:
+        """Cancels, lines and queues as they are now."""
+        machine = self.machine
+        if machine.is_up and machine.has_ended:
+            self.breach("recovers", "the service ended, and nobody had asked it to")
+        line = machine.loop.lines[-1] if machine.loop.lines else None
+        if line is not None and line.may_place and machine.is_up:
+            self._look_at_cancels(line)
+            self._look_at_lines()
+        self._look_at_queues()
+
+    def _look_at_cancels(self, line: Line) -> None:
+        now_s = self.machine.loop.time()
+        assert line.verified_s is not None, "an order may leave on it"
+        if now_s - line.verified_s < CANCEL_WITHIN_S:
+            return
+        for order in self.machine.gateway.open_orders:
+            wanted_s = self.cancels_wanted.get(order.ticket.order_ref)
+            known_s = line.orders.get(order.ticket.order_id)
+            if wanted_s is None or known_s is None or now_s - max(wanted_s, known_s) < CANCEL_WITHIN_S:
+                continue
+            if line.cancels.get(order.ticket.order_id, -1.0) < wanted_s - MOMENT_S:
+                late_s = now_s - max(wanted_s, known_s, line.verified_s)
+                self.breach("cancel soon", f"{order.ticket.order_ref} is to be cancelled, but not for {late_s:.0f} s")
+
+    def _look_at_lines(self) -> None:
+        seen: set[object] = set()
+        twice: set[object] = set()
+        for session in self.machine.gateway.sessions:
+            if session.client_id != self.machine.client_id:
+                continue
+            for stream in session.streams.values():
+                if stream.is_market_data:
+                    key = getattr(stream, "_instrument", None)
+                    (twice if key in seen else seen).add(key)
+        for key in twice & self._twice:
+            self.breach("lines", f"two market-data lines for {getattr(key, 'local_symbol', key)}")
+        self._twice = twice
+
+    def _look_at_queues(self) -> None:
+        app = self.machine.app
+        if app.inbox.peak > 2 * app.config.inbox_max:
+            self.breach("queues", f"the inbox held {app.inbox.peak} events")
+        if len(app.hub.unsaved) > UNSAVED_MAX:
+            self.breach("queues", f"{len(app.hub.unsaved)} facts wait for the disk")
+        connection = app.session._connection  # noqa: SLF001 - its queue is nowhere else
+        if connection is not None and len(connection.ib.client.pacer) > PACER_MAX:
+            self.breach("queues", f"{len(connection.ib.client.pacer)} messages wait to leave")
