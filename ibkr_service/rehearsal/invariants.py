@@ -16,7 +16,8 @@ from ibkr_service.core import events as ev
 from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.rehearsal.machine import Machine
 from ibkr_service.rehearsal.timeline import Timeline
-from ibkr_service.rehearsal.wiretap import Line
+from ibkr_service.rehearsal.traders import NAME
+from ibkr_service.rehearsal.wiretap import REF_PARTS, Line
 from ibkr_service.sim.messages import Request
 from ibkr_service.sim.orders import Order
 
@@ -33,6 +34,7 @@ INVARIANTS: dict[str, str] = {
     "lines": "no market-data line and no connection is leaked",
     "queues": "queues stay within their bounds",
     "tasks": "no task is left without an owner, and no exception unseen",
+    "strategies": "what a strategy asks for is answered with a result or an error of ours",
     "same journal": "the same seed gives the same journal, in every process",
     "substance": "a rehearsal has enough orders, spreads among them",
 }
@@ -43,7 +45,6 @@ PACER_MAX = 1_000
 UNSAVED_MAX = 20_000
 MOMENT_S = 1e-6
 OURS = "ibs."
-REF_PARTS = 5
 
 
 @dataclass(frozen=True)
@@ -279,6 +280,8 @@ class Watch:
                 self._happens("fill")
             case ev.StrategyStopped(how="overrun"):
                 self.breach("queues", f"strategy {event.name} is overrun")
+            case ev.StrategyStopped(name=str(name), how="failed" | "exited" | "stuck" | "held_loop") if name == NAME:
+                self.breach("strategies", f"strategy {name} {event.how}: {event.detail}")
             case ev.PositionAdjusted(cause="unexplained"):
                 change = f"{event.before} to {event.after}"
                 self.breach("fills", f"{event.instrument} was adjusted from {change}, unexplained")

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from ibkr_service.core import events as ev
+from ibkr_service.rehearsal.mood import MOODS, MoodyGateway
 from ibkr_service.rehearsal.wiretap import TappedLoop
 from ibkr_service.rehearsal.world import World, WorldConfig
+from ibkr_service.sim import serve
 from ibkr_service.sim.network import Network
 
 
@@ -55,6 +57,8 @@ class Machine(World):
         self.loop = loop
         self.usual_latency_s = latency_s
         self.network.latency_s = latency_s
+        self.mood = MOODS["calm"]
+        self.step_s = 5.0  # between two quotes of an instrument
         self.lives = 0
         self.is_up = False
         self.ended_s: dict[int, float] = {}  # when each life began to end
@@ -75,6 +79,11 @@ class Machine(World):
     def client_id(self) -> int:
         """The service's."""
         return self.config.session.client_id
+
+    async def start_gateway(self) -> None:
+        """Let a gateway listen whose market is in this machine's mood."""
+        gateway = MoodyGateway(self.config.gateway, self.mood, self.step_s)
+        self._server = await serve(gateway, self.config.session.host, self.port)
 
     def start_service(self) -> None:
         """Start a service, on a clock that may be set."""

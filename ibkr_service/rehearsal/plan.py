@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from ibkr_service.rehearsal.mishaps import MISHAPS, OCCASIONS, Fault
+from ibkr_service.rehearsal.mood import MOODS
 from ibkr_service.rehearsal.traders import Wish, wishes_of
 from ibkr_service.rehearsal.world import EPOCH
 from ibkr_service.sim.latency import Range
@@ -33,6 +34,7 @@ class Plan:
     wishes: tuple[Wish, ...]
     length_s: float = LENGTH_S
     started_at: datetime = EPOCH
+    mood: str = "calm"
     quote_interval_s: float = 5.0
     latency_s: float = 0.0002
     latencies: Mapping[str, Range] = field(default_factory=dict)  # as of the gateway's settings
@@ -63,6 +65,7 @@ def draw(seed: int) -> Plan:
         faults=_faults(rng, rng.randint(FAULTS_MIN, FAULTS_MAX)),
         wishes=wishes,
         started_at=rng.choices((EPOCH, BEFORE_MIDNIGHT), (8, 1))[0],
+        mood=rng.choice(list(MOODS)),
         quote_interval_s=rng.choice((4.0, 6.0, 10.0)),
         latency_s=rng.choice((0.0002, 0.0002, 0.02, 0.12)),
         latencies=rng.choice(({}, {}, {"*": (0.0, 0.5)}, {"placeOrder": (0.0, 2.0), "cancelOrder": (0.0, 2.0)})),

@@ -32,6 +32,7 @@ from ibkr_service.rehearsal.closing import after_end, differences
 from ibkr_service.rehearsal.invariants import Breach, Reader, Watch
 from ibkr_service.rehearsal.machine import Machine
 from ibkr_service.rehearsal.mishaps import Fault, Occasion
+from ibkr_service.rehearsal.mood import MOODS
 from ibkr_service.rehearsal.plan import Plan
 from ibkr_service.rehearsal.timeline import Entry, Timeline
 from ibkr_service.rehearsal.traders import NAME, OF_SPREADS, Trader, options_of
@@ -126,6 +127,7 @@ class _Rehearsal:
         timeline = Timeline(loop.time, keeps=self._keeps)
         self._watch = watch = Watch(timeline)
         self.machine = Machine(self._config(), watch.told, latency_s=self._plan.latency_s)
+        self.machine.mood, self.machine.step_s = MOODS[self._plan.mood], self._plan.quote_interval_s
         watch.begin(self.machine)
         path = self._folder / "journal.sqlite"
         try:

@@ -36,6 +36,7 @@ CANCEL_ORDER = str(int(Request.CANCEL_ORDER))
 _TELLING = ENDS | {ERROR, OPEN_ORDER}
 CODE_FIELD = 3  # of an error message: id, version, request, code
 REF_PREFIX = "ibs."
+REF_PARTS = 5
 
 
 class Line:
@@ -196,7 +197,7 @@ class _Ear(asyncio.Protocol):
             return  # the versions that the client offers
         fields = message.decode("utf-8", "replace").split("\0")
         if kind == PLACE_ORDER:
-            ref = next((field for field in fields if field.startswith(REF_PREFIX)), "")
+            ref = next((field for field in fields if is_ref(field)), "")
             if ref:  # else only a preview
                 line.orders.setdefault(int(fields[1]), self._loop.time())
                 if listener is not None:
@@ -206,6 +207,11 @@ class _Ear(asyncio.Protocol):
             line.cancels[int(fields[2])] = self._loop.time()
         if listener is not None:
             listener.asked(line, int(kind), fields)
+
+
+def is_ref(text: str) -> bool:
+    """Whether a text is an order reference of the service; its OCA groups have names of four parts."""
+    return text.startswith(REF_PREFIX) and text.count(".") == REF_PARTS - 1
 
 
 def _complaint(context: dict[str, Any]) -> str:

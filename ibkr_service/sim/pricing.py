@@ -33,6 +33,7 @@ _YEARS_MIN = 60 / _YEAR_S  # an option is priced as if a minute were left, even 
 _HALF_SPREAD = 0.01
 _YEARS_DIGITS = 4  # about an hour: how finely the term structure of volatility is told apart
 _VEGA_MIN = 1e-6
+_OPTIONS_KNOWN_MAX = 2_000
 _OPTION_CHANGES_PER_TRADE = (20, 400)
 
 
@@ -51,6 +52,7 @@ class Prices:
         self.started_s = started_at.timestamp()
         """Gateway second 0, in seconds since 1970."""
         self._day = (0.0, 0.0)
+        self._options: dict[int, Quote] = {}  # the latest of each, since many ask for the same one
 
     def quote(self, instrument: Instrument, at_s: float) -> Quote | None:
         """The quote that holds at a gateway second; None while there is none."""
@@ -133,7 +135,11 @@ class Prices:
         under = self._base.quote(self._underlying(option), at_s)
         if under is None:
             return None
-        years, volatility = self.years_left(option, at_s), self.volatility(option, at_s)
+        known = self._options.get(option.con_id)
+        if known is not None and known.at == under.at:
+            return known
+        # As of the underlying's change, not of the question: a quote is a function of time, whoever asks when.
+        years, volatility = self.years_left(option, under.at), self.volatility(option, under.at)
         formula = black_76 if option.sec_type == "FOP" else black_scholes
         model = formula(option.right, float(under.mid), float(option.strike), years, volatility)
         tick = option.tick_at(Decimal(model.price))
@@ -143,7 +149,11 @@ class Prices:
         ask = max(bid + tick, tick * math.ceil((model.price + half) / step))
         last = tick * max(1, round(model.price / step))
         greeks = (_at_price(model, bid), _at_price(model, ask), _at_price(model, last), model)
-        return Quote(under.at, bid, ask, OPTION_SIZE, OPTION_SIZE, last, Decimal(1), greeks=greeks)
+        quote = Quote(under.at, bid, ask, OPTION_SIZE, OPTION_SIZE, last, Decimal(1), greeks=greeks)
+        if len(self._options) >= _OPTIONS_KNOWN_MAX:
+            self._options.clear()
+        self._options[option.con_id] = quote
+        return quote
 
     def _combo(self, combo: Combo, at_s: float) -> Quote | None:
         bid = ask = Decimal(0)
