@@ -40,6 +40,7 @@ from ibkr_service.cli_options import (
     fail,
     is_live,
 )
+from ibkr_service.cli_rehearse import rehearsing
 from ibkr_service.clock import SystemClock
 from ibkr_service.core.errors import FatalError, JournalError, ServiceError
 from ibkr_service.embedded import embedded_gateway
@@ -54,6 +55,7 @@ app = typer.Typer(
     help="A long-running trading service for Interactive Brokers.",
 )
 app.add_typer(market)
+app.add_typer(rehearsing)
 app.add_typer(records)
 app.add_typer(operator)
 

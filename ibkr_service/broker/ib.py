@@ -68,6 +68,13 @@ class Wrapper(DataWrapper, TickWrapper):
 
     ib: IB
 
+    def connectionClosed(self) -> None:
+        pending = list(self._futures.values())
+        super().connectionClosed()
+        for future in pending:
+            if not future.cancelled():
+                future.exception()  # mark as seen: who asked may have been stopped in the same moment
+
     def connectAck(self) -> None:
         self.ib.handshakeEvent.emit(self.ib.client.serverVersion())
 

@@ -127,12 +127,12 @@ async def test_the_price_is_that_of_black_76(gateway):
         universe.resolve(ContractSpec(symbol="ES", sec_type="FOP", expiry="20261218", strike=Decimal(5900), right=r))
         for r in "CP"
     )
-    under = float(prices.quote(universe.underlying(call), 60.0).mid)
-    years = prices.years_left(call, 60.0)
+    base = prices.quote(universe.underlying(call), 60.0)
+    under, years = float(base.mid), prices.years_left(call, base.at)
     models = [prices.quote(each, 60.0).greeks[3] for each in (call, put)]
     assert models[0].price - models[1].price == pytest.approx((under - 5900) * math.exp(-RATE_PER_YEAR * years))
     assert models[0].delta - models[1].delta == pytest.approx(math.exp(-RATE_PER_YEAR * years))
-    assert models[0] == black_76("C", under, 5900, years, prices.volatility(call, 60.0))
+    assert models[0] == black_76("C", under, 5900, years, prices.volatility(call, base.at))
     quote = prices.quote(call, 60.0)
     assert quote.bid < models[0].price < quote.ask
     assert prices.trades(call, 0.0, 3 * 3600.0).number > 0
