@@ -18,6 +18,7 @@ import msgspec
 
 from ibkr_service import journal
 from ibkr_service.core import events as ev
+from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import Order, OrderState
 from ibkr_service.rehearsal.invariants import OURS, Watch
@@ -102,7 +103,7 @@ def _quotes(watch: Watch) -> Iterator[tuple[str, str]]:
             yield "quotes", f"the quote of {instrument} is {now_s - quote.mono_s:.0f} s old"
 
 
-def _wanted(watch: Watch) -> list[object]:
+def _wanted(watch: Watch) -> list[AnyInstrument]:
     life = watch.machine.lives
     return list(dict.fromkeys(i for reader in watch.readers if reader.life == life for i in reader.watched))
 

@@ -282,9 +282,8 @@ class Watch:
                 self.breach("queues", f"strategy {event.name} is overrun")
             case ev.StrategyStopped(name=str(name), how="failed" | "exited" | "stuck" | "held_loop") if name == NAME:
                 self.breach("strategies", f"strategy {name} {event.how}: {event.detail}")
-            case ev.PositionAdjusted(cause="unexplained"):
-                change = f"{event.before} to {event.after}"
-                self.breach("fills", f"{event.instrument} was adjusted from {change}, unexplained")
+            case ev.QuarantineBegan():
+                self.breach("agrees", f"the account is quarantined: {event.why}")
             case _:
                 pass
         self.timeline.service(event)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from ibkr_service.core import events as ev
@@ -84,6 +83,7 @@ class Machine(World):
         """Let a gateway listen whose market is in this machine's mood."""
         gateway = MoodyGateway(self.config.gateway, self.mood, self.step_s)
         self._server = await serve(gateway, self.config.session.host, self.port)
+        self._begin_script()
 
     def start_service(self) -> None:
         """Start a service, on a clock that may be set."""
@@ -97,21 +97,18 @@ class Machine(World):
         self._ends()
         return await super().stop_service()
 
-    async def crash(self) -> None:
+    async def kill(self) -> None:
         """The process dies: nothing more is written or sent, nothing is closed in order."""
         self._ends()
-        self.fill_disk()
         self.network.reset(self.port)
-        assert self._running is not None, "a service was started"
-        self._running.cancel()
-        await asyncio.wait([self._running])
+        await super().kill()
 
     async def restart_after(self, seconds: float, *, is_crash: bool) -> None:
         """Stop the service, in order or not, and start it again."""
         async with self._only_one:
             if not self.is_up:
                 return
-            await (self.crash() if is_crash else self.stop_service())
+            await (self.kill() if is_crash else self.stop_service())
             await asyncio.sleep(seconds)
             self.start_service()
 
@@ -120,18 +117,6 @@ class Machine(World):
         async with self._only_one:
             if not self.is_up:
                 self.start_service()
-
-    def fill_disk(self) -> None:
-        """From now on nothing can be written to the journal."""
-
-        def refuse(_row: Iterable[object]) -> None:
-            raise sqlite3.OperationalError("database or disk is full")
-
-        self.app.journal._write = refuse  # type: ignore[method-assign]  # noqa: SLF001 - the seam for a disk
-
-    def free_disk(self) -> None:
-        """There is room again."""
-        self.app.journal.__dict__.pop("_write", None)
 
     def step_clock(self, seconds: float) -> None:
         """Set the wall clock forward or back; the loop's own time goes on evenly."""

@@ -173,9 +173,10 @@ class Trader:
     def _intent(self, desk: Desk, wish: Wish) -> Intent:
         quantity = wish.quantity
         match wish.kind:
-            case "buy" | "sell":
-                action, near = ("BUY", -NEAR) if wish.kind == "buy" else ("SELL", -NEAR)
-                return Intent.of(action, AAPL, quantity, limit=_price(desk, AAPL, action, near), tif="GTC")
+            case "buy":
+                return Intent.buy(AAPL, quantity, limit=_price(desk, AAPL, "BUY", -NEAR), tif="GTC")
+            case "sell":
+                return Intent.sell(AAPL, quantity, limit=_price(desk, AAPL, "SELL", -NEAR), tif="GTC")
             case "rest":
                 return Intent.buy(MSFT, quantity, limit=_price(desk, MSFT, "BUY", FAR), tif="GTC")
             case "currency":

@@ -147,7 +147,11 @@ class World:
         """Let the gateway listen."""
         host, port = self.config.session.host, self.config.session.port
         self._server = await serve(Gateway(self.config.gateway), host, port)
-        if self.config.scenario is not None:
+        self._begin_script()
+
+    def _begin_script(self) -> None:
+        """Let the scenario, if there is one, begin to play on the gateway."""
+        if self.config.scenario is not None and self._server is not None:
             assert self._group is not None, "the world was entered"
             self._script = self._group.create_task(self.config.scenario.play(self._server, self), name="scenario")
 
