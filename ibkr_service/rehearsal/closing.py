@@ -7,6 +7,7 @@ left when it had stopped.
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -64,14 +65,26 @@ def _plain(quantities: dict[int, Decimal]) -> dict[int, str]:
 def _orders(watch: Watch) -> Iterator[tuple[str, str]]:
     book = watch.machine.app.book
     theirs = {o.ticket.order_ref: o for o in watch.machine.gateway.exchange.orders.values()}
+    forgotten = _forgotten(watch)
     for ref, order in book.orders.items():
-        yield from _order(ref, order, theirs.get(ref))
+        if not (ref in forgotten and order.state is OrderState.UNKNOWN):
+            yield from _order(ref, order, theirs.get(ref))
     for ref in theirs:
         if ref.startswith(OURS) and ref not in book.orders:
             yield "agrees", f"{ref} is at the gateway, and the book does not know it"
     for foreign in book.foreign_orders.values():
         if foreign.ref.startswith(OURS):
             yield "agrees", f"{foreign.ref} is taken for somebody else's"
+
+
+def _forgotten(watch: Watch) -> set[str]:
+    """Orders of whose end the broker told nobody, and which it does not list any more: they stay UNKNOWN."""
+    exchange, known = watch.machine.gateway.exchange, watch.machine.app.book
+    listed = {order.ticket.order_ref for order in exchange.completed_today()}
+    told = {execution.exec_id for execution in exchange.executions_today()}
+    untold = {e.order.ticket.order_ref for e in exchange.executions if known.fill_by_exec_id(e.exec_id) is None}
+    untold -= {e.order.ticket.order_ref for e in exchange.executions if e.exec_id in told}
+    return untold | {o.ticket.order_ref for o in exchange.completed if o.ticket.order_ref not in listed}
 
 
 def _order(ref: str, order: Order, known: TheirOrder | None) -> Iterator[tuple[str, str]]:
@@ -192,7 +205,7 @@ def _readings(watch: Watch) -> Iterator[tuple[str, str]]:
         readers = [r for r in watch.readers if r.life == life and r.name == name and r.began_s <= at_s]
         if not readers or any(exec_id in reader.fills for reader in readers):
             continue
-        if ends_s.get(life, at_s + 2 * UNREAD_S) - at_s > UNREAD_S and not any(r.is_over for r in readers):
+        if min(r.ended_s for r in readers) - at_s > UNREAD_S and ends_s.get(life, math.inf) - at_s > UNREAD_S:
             yield "fills", f"execution {exec_id} of {ref} was recorded, and {name} has not read it"
     lives: dict[tuple[str, str], int] = {}
     for reader in watch.readers:

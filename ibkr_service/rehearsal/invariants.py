@@ -8,6 +8,7 @@ where a strategy reads them. What must be true at the end is in `closing.py`.
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 from collections import defaultdict
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Reader:
         self.name = name
         self.life = life
         self.began_s = 0.0
-        self.is_over = False
+        self.ended_s = math.inf
         self.fills: list[str] = []
         self.watched: dict[AnyInstrument, None] = {}
         self._watch = watch

@@ -19,6 +19,7 @@ from ibkr_service.sim.wire import frame
 
 Occasion = Literal["", "order", "cancel", "sync", "fill", "connect"]
 OCCASIONS: tuple[Occasion, ...] = ("", "order", "cancel", "sync", "fill", "connect")
+IDS_BACK = 40  # requests take ids too: so that those of orders come again
 OCCASION_WITHIN_S = 120.0  # then it happens without one
 
 
@@ -182,7 +183,7 @@ async def _nightly_restart(at: Machine, fault: Fault) -> None:
         at.faults.cut()
         await asyncio.sleep(2.0)
     if fault.choice == "ids lower":
-        at.faults.roll_back_ids(5)
+        at.faults.roll_back_ids(IDS_BACK)
     at.gateway.is_cut = False
     at.gateway.reporter.release(lose=True)  # whoever is not there is not told
     await at.server.stop()
@@ -274,7 +275,7 @@ async def _garbage(at: Machine, fault: Fault) -> None:
 
 
 async def _lower_ids(at: Machine, _fault: Fault) -> None:
-    at.faults.roll_back_ids(4)
+    at.faults.roll_back_ids(IDS_BACK)
     at.faults.drop()
 
 

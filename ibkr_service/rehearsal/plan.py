@@ -38,6 +38,8 @@ class Plan:
     quote_interval_s: float = 5.0
     latency_s: float = 0.0002
     latencies: Mapping[str, Range] = field(default_factory=dict)  # as of the gateway's settings
+    scenario: str = ""  # of `sim.scenarios`, played besides
+    excused: tuple[str, ...] = ()  # invariants that its scenario breaks by itself
     kept: tuple[int, ...] | None = None  # which faults of the seed these are, from 1; None for all
 
     def only(self, numbers: Collection[int]) -> Plan:

@@ -40,6 +40,7 @@ from ibkr_service.rehearsal.wiretap import TappedLoop
 from ibkr_service.rehearsal.world import PORT, WIDE_LIMITS, WorldConfig
 from ibkr_service.sim import GatewayConfig
 from ibkr_service.sim.contracts import Combo
+from ibkr_service.sim.scenarios import SCENARIOS
 from ibkr_service.supervisor import StrategySpec
 
 READY_WITHIN_S = 300.0
@@ -150,7 +151,7 @@ class _Rehearsal:
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
         return Result(
             plan=self._plan,
-            breaches=tuple(watch.breaches),
+            breaches=tuple(breach for breach in watch.breaches if breach.invariant not in self._plan.excused),
             seconds=loop.time(),
             digest=digest,
             coverage=self._coverage,
@@ -175,6 +176,7 @@ class _Rehearsal:
             gateway=gateway,
             session=replace(session, host="127.0.0.1", port=PORT, mode="simulated", account=""),
             limits=company.limits or WIDE_LIMITS,
+            scenario=SCENARIOS[plan.scenario] if plan.scenario else None,
             strategies=[replace(spec, function=self._overheard(spec)) for spec in specs],
         )
 
@@ -194,7 +196,7 @@ class _Rehearsal:
             try:
                 await wanted(desk, *arguments)
             finally:
-                reader.is_over = True
+                reader.ended_s = self.machine.loop.time()
 
         return strategy
 
