@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -464,7 +464,8 @@ class App:
             if self.config.session.mode != "simulated":  # each simulated gateway has accounts of the same names
                 self.claims.account(event.account, event.client_id)
         elif isinstance(event, ev.Snapshot):
-            self._send_wanted_cancels()
+            # Not of what it does not show: the answer would be a doubt, and a doubt is the next look, without end.
+            self._send_wanted_cancels(among=frozenset(event.open_refs))
         elif isinstance(event, ev.OrderChanged):
             self._changed.set()
             for desk in self._desks:
@@ -473,10 +474,14 @@ class App:
         if self._observer is not None:
             self._observer(event)
 
-    def _send_wanted_cancels(self) -> None:
-        """A cancel is desired state: what could not be sent before, or did not work, goes first now."""
+    def _send_wanted_cancels(self, among: Container[str] | None = None) -> None:
+        """A cancel is desired state: what could not be sent before, or did not work, goes first now.
+
+        Args:
+            among: only of these orders; None for all.
+        """
         for order in self.book.alive_orders():
-            if order.cancel_wanted:
+            if order.cancel_wanted and (among is None or order.ref in among):
                 self.session.cancel(order)
 
     def _library_alarm(self, logger: str, text: str) -> None:

@@ -19,7 +19,6 @@ import msgspec
 
 from ibkr_service import journal
 from ibkr_service.core import events as ev
-from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import Order, OrderState
 from ibkr_service.rehearsal.invariants import OURS, Watch
@@ -29,6 +28,7 @@ from ibkr_service.sim.orders import Order as TheirOrder
 ZERO = Decimal(0)
 EXPECTED = {Status.FILLED: OrderState.FILLED, Status.CANCELLED: OrderState.CANCELLED}
 NEVER_THERE = frozenset({OrderState.ABSENT, OrderState.REJECTED, OrderState.UNKNOWN})
+DONE_BY_THE_BROKER = frozenset({"opening", "expiry", "assignment", "exercise", "split"})  # not by fills of orders
 QUOTE_AGE_MAX_S = 60.0
 UNREAD_S = 1.0  # what was recorded so shortly before a service's end need not have been read
 
@@ -108,7 +108,7 @@ def _order(ref: str, order: Order, known: TheirOrder | None) -> Iterator[tuple[s
 def _quotes(watch: Watch) -> Iterator[tuple[str, str]]:
     machine = watch.machine
     now_s = machine.loop.time()
-    for instrument in _wanted(watch):
+    for instrument in watch.wanted():
         quote = machine.app.book.quote(instrument)
         if quote is None:
             yield "quotes", f"{instrument} has no quote"
@@ -116,20 +116,14 @@ def _quotes(watch: Watch) -> Iterator[tuple[str, str]]:
             yield "quotes", f"the quote of {instrument} is {now_s - quote.mono_s:.0f} s old"
 
 
-def _wanted(watch: Watch) -> list[AnyInstrument]:
-    life = watch.machine.lives
-    return list(dict.fromkeys(i for reader in watch.readers if reader.life == life for i in reader.watched))
-
-
 def _lines(watch: Watch) -> Iterator[tuple[str, str]]:
     machine = watch.machine
     count = machine.network.connections(machine.port)
     if count != 1:
         yield "lines", f"{count} connections are open"
-    lines = [s for session in machine.gateway.sessions for s in session.streams.values() if s.is_market_data]
-    wanted = len(_wanted(watch))
-    if len(lines) != wanted:
-        yield "lines", f"{len(lines)} market-data lines are open, {wanted} instruments are watched"
+    lines, wanted = watch.lines_open(), len(watch.wanted())
+    if watch.counts_lines and lines != wanted:
+        yield "lines", f"{lines} market-data lines are open, {wanted} instruments are watched"
 
 
 # --- when the service has stopped ------------------------------------------------------------------------------------
@@ -200,9 +194,9 @@ def _same(fill: ev.Fill, execution: Execution) -> bool:
 def _readings(watch: Watch) -> Iterator[tuple[str, str]]:
     """What was recorded while a strategy ran has been read by it; and nothing in two lives, unless the disk failed."""
     ends_s = watch.machine.ended_s
-    for at_s, life, exec_id, ref in watch.fills_recorded:
+    for at_s, life, exec_id, ref, begun in watch.fills_recorded:
         name = watch.strategy_of(ref)
-        readers = [r for r in watch.readers if r.life == life and r.name == name and r.began_s <= at_s]
+        readers = [r for r in watch.readers[:begun] if r.life == life and r.name == name]
         if not readers or any(exec_id in reader.fills for reader in readers):
             continue
         if min(r.ended_s for r in readers) - at_s > UNREAD_S and ends_s.get(life, math.inf) - at_s > UNREAD_S:
@@ -224,6 +218,8 @@ def _adjustments(watch: Watch, facts: _Facts) -> Iterator[tuple[str, str]]:
             untold[execution.contract.con_id] += sign * execution.shares  # type: ignore[assignment] # a sum of Decimals
     adjusted: Counter[int] = Counter()
     for event in facts.adjusted:
+        if event.cause in DONE_BY_THE_BROKER:
+            continue
         adjusted[event.con_id] += event.after - event.before  # type: ignore[assignment] # as above
     for con_id in dict.fromkeys([*untold, *adjusted]):
         if untold[con_id] != adjusted[con_id]:

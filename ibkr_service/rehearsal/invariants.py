@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import math
 import sqlite3
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ibkr_service.core import events as ev
 from ibkr_service.core.instrument import AnyInstrument
@@ -34,6 +35,7 @@ INVARIANTS: dict[str, str] = {
     "quotes": "after the faults have stopped, every watched quote flows again",
     "lines": "no market-data line and no connection is leaked",
     "queues": "queues stay within their bounds",
+    "storms": "no cancel and no look at the account is repeated without end",
     "tasks": "no task is left without an owner, and no exception unseen",
     "strategies": "what a strategy asks for is answered with a result or an error of ours",
     "same journal": "the same seed gives the same journal, in every process",
@@ -42,6 +44,8 @@ INVARIANTS: dict[str, str] = {
 
 BEAT_S = 5.0  # how often what should not last is looked at
 CANCEL_WITHIN_S = 5.0
+STORM_S, STORM_MAX = 300.0, 120  # a look follows each doubt, so some in a minute are honest
+SURPLUS_BEATS_MAX = 4
 PACER_MAX = 1_000
 UNSAVED_MAX = 20_000
 MOMENT_S = 1e-6
@@ -60,13 +64,22 @@ class Breach:
         return f"{self.at_s:9.3f} s  {self.invariant}: {self.text}"
 
 
+class Recorded(NamedTuple):
+    """A fill that the service recorded: when, in which life, and how many readers had begun by then."""
+
+    at_s: float
+    life: int
+    exec_id: str
+    ref: str
+    readers: int
+
+
 class Reader:
     """What a strategy has read, in one life of it; judges its stream of quotes."""
 
     def __init__(self, name: str, life: int, watch: Watch) -> None:
         self.name = name
         self.life = life
-        self.began_s = 0.0
         self.ended_s = math.inf
         self.fills: list[str] = []
         self.watched: dict[AnyInstrument, None] = {}
@@ -129,13 +142,16 @@ class Watch:
         self.placed: dict[str, int] = {}  # reference -> how often it left
         self.wishes: defaultdict[str, dict[str, str]] = defaultdict(dict)  # wish -> reference -> key
         self.cancels_wanted: dict[str, float] = {}
-        self.fills_recorded: list[tuple[float, int, str, str]] = []  # when, in which life, execution, reference
+        self.fills_recorded: list[Recorded] = []
         self.disk_failed_in: set[int] = set()  # lives in which the journal refused writes
         self.connections = 0
+        self.counts_lines = True  # all lines are of strategies that only watch
+        self._surplus_beats = 0
         self._machine: Machine | None = None
         self._journal: sqlite3.Connection | None = None
         self._ref_of: dict[int, str] = {}  # order id -> reference
         self._twice: set[object] = set()  # lines that were doubled at the last beat
+        self._times: defaultdict[str, deque[float]] = defaultdict(deque)
         self._occasions: defaultdict[str, list[asyncio.Future[None]]] = defaultdict(list)
 
     # --- the rehearsal's side ----------------------------------------------------------------------------------------
@@ -254,11 +270,20 @@ class Watch:
 
     def asked(self, line: Line, request: int, fields: list[str]) -> None:
         """Anything else leaves."""
-        del line, fields
         if request == Request.POSITIONS:
+            self._count("looks at the account")
             self._happens("sync")
         elif request == Request.CANCEL_ORDER:
+            self._count(f"cancels of order {fields[2]} on connection {line.number}")
             self._happens("cancel")
+
+    def _count(self, what: str) -> None:
+        times = self._times[what]
+        times.append(self.machine.loop.time())
+        while times[0] < times[-1] - STORM_S:
+            times.popleft()
+        if len(times) > STORM_MAX:
+            self.breach("storms", f"more than {STORM_MAX} {what} within {STORM_S:g} s")
 
     def doubted(self, line: Line, why: str) -> None:
         """The line is in doubt: quotes have a gap, unless only IB's return is told."""
@@ -276,8 +301,8 @@ class Watch:
             case ev.CancelRequested():
                 self.cancels_wanted.setdefault(event.ref, self.machine.loop.time())
             case ev.Fill():
-                recorded = (self.machine.loop.time(), self.machine.lives, event.exec_id, event.ref)
-                self.fills_recorded.append(recorded)
+                now_s, life = self.machine.loop.time(), self.machine.lives
+                self.fills_recorded.append(Recorded(now_s, life, event.exec_id, event.ref, len(self.readers)))
                 self._happens("fill")
             case ev.StrategyStopped(how="overrun"):
                 self.breach("queues", f"strategy {event.name} is overrun")
@@ -335,6 +360,21 @@ class Watch:
         for key in twice & self._twice:
             self.breach("lines", f"two market-data lines for {getattr(key, 'local_symbol', key)}")
         self._twice = twice
+        if self.counts_lines:
+            surplus = self.lines_open() - len(self.wanted())
+            self._surplus_beats = self._surplus_beats + 1 if surplus > 0 else 0
+            if self._surplus_beats > SURPLUS_BEATS_MAX:
+                self.breach("lines", f"{surplus} more market-data lines are open than are watched")
+
+    def wanted(self) -> list[AnyInstrument]:
+        """What the strategies of this life watch."""
+        life = self.machine.lives
+        return list(dict.fromkeys(i for reader in self.readers if reader.life == life for i in reader.watched))
+
+    def lines_open(self) -> int:
+        """How many market-data lines the gateway serves."""
+        sessions = self.machine.gateway.sessions
+        return sum(stream.is_market_data for session in sessions for stream in session.streams.values())
 
     def _look_at_queues(self) -> None:
         app = self.machine.app

@@ -118,6 +118,11 @@ class Machine(World):
             if not self.is_up:
                 self.start_service()
 
+    def end_script(self) -> None:
+        """The scenario does nothing any more."""
+        if self._script is not None:
+            self._script.cancel()
+
     def step_clock(self, seconds: float) -> None:
         """Set the wall clock forward or back; the loop's own time goes on evenly."""
         self._stepped.step += timedelta(seconds=seconds)

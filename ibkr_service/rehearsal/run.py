@@ -129,6 +129,7 @@ class _Rehearsal:
         self._watch = watch = Watch(timeline)
         self.machine = Machine(self._config(), watch.told, latency_s=self._plan.latency_s)
         self.machine.mood, self.machine.step_s = MOODS[self._plan.mood], self._plan.quote_interval_s
+        watch.counts_lines = not self._company.strategies  # others may hold lines for chains and streams
         watch.begin(self.machine)
         path = self._folder / "journal.sqlite"
         try:
@@ -190,7 +191,6 @@ class _Rehearsal:
         @functools.wraps(target)
         async def strategy(desk: Desk, *arguments: object) -> None:
             reader = Reader(spec.name, self.machine.lives, watch())
-            reader.began_s = self.machine.loop.time()
             watch().readers.append(reader)
             _listen(desk, reader)
             try:
@@ -238,6 +238,7 @@ class _Rehearsal:
     async def _settle(self) -> None:
         """Heal everything; READY and in agreement within the bounds, or it is a breach."""
         watch, loop = self._watch, self.machine.loop
+        self.machine.end_script()
         await mishaps.heal(self.machine)
         self.say("nothing goes wrong any more")
         if not await self._within(READY_WITHIN_S, lambda: self.machine.app.book.link is Link.READY):

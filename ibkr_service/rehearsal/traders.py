@@ -123,8 +123,10 @@ class Trader:
 
     async def _look_around(self, desk: Desk) -> None:
         """Want a line now and then, and give it back."""
-        while not self.is_over:
+        while True:
             await asyncio.sleep(45)
+            if self.is_over:
+                return
             desk.watch(GOOGL)
             await asyncio.sleep(40)
             desk.unwatch(GOOGL)

@@ -11,6 +11,7 @@ import random
 
 import pytest
 
+from ibkr_service.app import App
 from ibkr_service.broker import connection as connection_module
 from ibkr_service.broker import session as session_module
 from ibkr_service.broker.connection import Connection
@@ -50,7 +51,7 @@ LOST_FILL = plan(Fault("lose-once", 60.0, "order", 0.0, "execDetails"), Fault("d
 FALSE_CANCEL = plan(Fault("false-cancel", 10.0, "", 0.0, "388"), wishes=(resting(),))
 CANCEL_WHILE_CUT = plan(Fault("cut", 60.0, "", 60.0, "1102"), wishes=(resting(),))
 MIDNIGHT = plan(scenario="fill-before-midnight", started_at=BEFORE_MIDNIGHT, length_s=1800.0, wishes=(resting(),))
-RESTARTED = plan(Fault("restart", 150.0, "", 5.0), Fault("crash", 250.0, "order", 5.0))
+SILENT_DROP = plan(scenario="silent-drop", wishes=(resting(),))
 
 
 def skip_the_ledger_diff(patch):
@@ -227,6 +228,12 @@ def never_look_again(patch):
     patch.setattr(Hub, "record", only_live)
 
 
+def cancel_what_is_not_shown(patch):
+    """The answer to such a cancel is a doubt, a doubt is a look, and after a look the cancel is sent again."""
+    plain = App._send_wanted_cancels
+    patch.setattr(App, "_send_wanted_cancels", lambda app, among=None: plain(app))
+
+
 DEFECTS = [
     (skip_the_ledger_diff, MIDNIGHT, {"agrees"}),
     (trust_a_false_cancel, FALSE_CANCEL, {"once", "agrees"}),
@@ -247,6 +254,7 @@ DEFECTS = [
     (lose_facts_on_a_full_disk, FULL_DISK, {"fills"}),
     (keep_sockets, PARTIAL, {"lines", "tasks"}),
     (orphan_a_task, DROPPED, {"tasks"}),
+    (cancel_what_is_not_shown, SILENT_DROP, {"storms"}),
     (never_look_again, LOST_FILL, {"fills", "agrees"}),
 ]
 
