@@ -34,14 +34,16 @@ SHOWN_FAILURES = 10  # so many are made small and told; the others are named
 
 
 @rehearsing.command(name="rehearse")
-def rehearse_command(
+def rehearse_command(  # noqa: PLR0913 - each is an option
     *,
-    name: Annotated[str | None, typer.Argument(help="A rehearsal's name, or random; see --list.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A name (see --list), random, or module:scenario.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses prices, moments and, of random ones, the faults.")] = 1,
     every: Annotated[bool, typer.Option("--all", help="Every named rehearsal.")] = False,
     seeds: Annotated[int | None, typer.Option(help="So many random rehearsals.", min=1)] = None,
     first: Annotated[int, typer.Option("--from", help="The first seed of these.")] = 1,
-    faults: Annotated[str | None, typer.Option(help="Only these faults of the seed, such as 1,4; none for none.")] = None,
+    faults: Annotated[
+        str | None, typer.Option(help="Only these faults of the seed, such as 1,4; none for none.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a picture of the timeline to this file.")] = None,
     jobs: Annotated[int | None, typer.Option(help="How many processes (default: one for each core).", min=1)] = None,
     listed: Annotated[bool, typer.Option("--list", help="Print the names and what they stand for.")] = False,

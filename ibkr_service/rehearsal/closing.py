@@ -17,7 +17,6 @@ from pathlib import Path
 
 import msgspec
 
-from ibkr_service import journal
 from ibkr_service.core import events as ev
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import Order, OrderState

@@ -308,7 +308,9 @@ MISHAPS: dict[str, Mishap] = {
     "drop": Mishap("the connection is lost", _drop),
     "reset": Mishap("the connection is reset, and what was under way is lost", _reset),
     "refuse": Mishap("the connection is lost and new ones are refused", _refuse, (1, 240)),
-    "accept-close": Mishap("the connection is lost; new ones are accepted and closed", _accept_close, AT_ONCE, ("1", "4")),
+    "accept-close": Mishap(
+        "the connection is lost; new ones are accepted and closed", _accept_close, AT_ONCE, ("1", "4")
+    ),
     "mute": Mishap("the connection is lost; new ones are accepted, but never answered", _mute, (5, 120)),
     "stall": Mishap("the gateway freezes", _stall, (1, 90)),
     "half-open": Mishap("bytes stop, the socket stays open", _half_open, (2, 120), ("thaws", "reset")),
@@ -322,13 +324,15 @@ MISHAPS: dict[str, Mishap] = {
     "nightly-restart": Mishap("the gateway restarts", _nightly_restart, (5, 200), ("", "ids lower")),
     "farm": Mishap("the market data farm breaks", _farm, (1, 240)),
     "competing": Mishap("another session takes the market data", _competing, (5, 240)),
-    "ignore-once": Mishap("one request is not answered", _ignore_once, AT_ONCE, (*SYNC_REQUESTS, "currentTime", "mktData")),
-    "ignore": Mishap("requests of one kind are not answered", _ignore, (10, 120), (*SYNC_REQUESTS, "currentTime")),
-    "lost-order": Mishap("an order or a cancel never arrives at IB", _ignore_once, AT_ONCE, ("placeOrder", "cancelOrder")),
-    "lose-once": Mishap("one answer is lost", _lose_once, AT_ONCE, (*SYNC_ANSWERS, "execDetails", "orderStatus")),
-    "lose": Mishap(
-        "answers of one kind are lost", _lose, (5, 200), ("orderStatus", "openOrder", "commissionReport")
+    "ignore-once": Mishap(
+        "one request is not answered", _ignore_once, AT_ONCE, (*SYNC_REQUESTS, "currentTime", "mktData")
     ),
+    "ignore": Mishap("requests of one kind are not answered", _ignore, (10, 120), (*SYNC_REQUESTS, "currentTime")),
+    "lost-order": Mishap(
+        "an order or a cancel never arrives at IB", _ignore_once, AT_ONCE, ("placeOrder", "cancelOrder")
+    ),
+    "lose-once": Mishap("one answer is lost", _lose_once, AT_ONCE, (*SYNC_ANSWERS, "execDetails", "orderStatus")),
+    "lose": Mishap("answers of one kind are lost", _lose, (5, 200), ("orderStatus", "openOrder", "commissionReport")),
     "no-login": Mishap("the gateway waits for its login", _no_login, (10, 120)),
     "reject": Mishap("the next order is rejected", _reject, AT_ONCE, ("201", "201", "388")),
     "false-cancel": Mishap("an error names an order that lives on", _false_cancel, AT_ONCE, tuple(FALSE_CANCELS)),

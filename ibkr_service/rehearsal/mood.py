@@ -15,6 +15,7 @@ from ibkr_service.sim import Gateway, GatewayConfig
 from ibkr_service.sim.contracts import Contract
 from ibkr_service.sim.path import mixed
 from ibkr_service.sim.quotes import Moments, PriceSource, Quote, Trades
+from ibkr_service.sim.replay import Recording
 
 SIZE = Decimal(500)
 FOREX_SIZE = Decimal(1_000_000)
@@ -115,5 +116,5 @@ class MoodyGateway(Gateway):
         self._mood, self._step_s = mood, step_s
         super().__init__(config)
 
-    def _source(self, tapes: object) -> PriceSource:
-        return MoodyPrices(self.config.seed, self._mood, self._step_s, super()._source({}))
+    def _source(self, tapes: dict[int, Recording]) -> PriceSource:
+        return MoodyPrices(self.config.seed, self._mood, self._step_s, super()._source(tapes))

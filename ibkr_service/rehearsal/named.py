@@ -6,6 +6,7 @@ invariants are watched, as in a random one.
 
 from __future__ import annotations
 
+import importlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -74,9 +75,7 @@ REHEARSALS: dict[str, Rehearsal | Played] = {
             "ins #256; NT #1533, #3001",
             (("cut", "1101", 60.0, "order"),),
         ),
-        Rehearsal(
-            "silent-1102", "1102, but the quotes never come back", "NT #3733", (("silent-1102", "", 30.0, ""),)
-        ),
+        Rehearsal("silent-1102", "1102, but the quotes never come back", "NT #3733", (("silent-1102", "", 30.0, ""),)),
         Rehearsal("farm-blip", "2103, and 2104 three seconds later", "NT #3968", (("farm", "", 3.0, ""),)),
         Rehearsal("farm-loss", "2103 for an hour in the session", "NT #4469", (("farm", "", 3600.0, ""),)),
         Rehearsal(
@@ -86,7 +85,10 @@ REHEARSALS: dict[str, Rehearsal | Played] = {
             (("half-open", "reset", 90.0, "order"), ("half-open", "thaws", 90.0, "cancel")),
         ),
         Rehearsal(
-            "mute-gateway", "connections are accepted, the handshake is never answered", "NT #4796", (("mute", "", 180.0, ""),)
+            "mute-gateway",
+            "connections are accepted, the handshake is never answered",
+            "NT #4796",
+            (("mute", "", 180.0, ""),),
         ),
         Rehearsal(
             "accept-close",
@@ -95,7 +97,10 @@ REHEARSALS: dict[str, Rehearsal | Played] = {
             (("accept-close", "4", 0.0, ""), ("accept-close", "4", 0.0, "connect")),
         ),
         Rehearsal(
-            "client-id-in-use", "326 for a while after a quick reconnect", "ins #376; NT #3796", (("id-taken", "", 30.0, ""),)
+            "client-id-in-use",
+            "326 for a while after a quick reconnect",
+            "ins #376; NT #3796",
+            (("id-taken", "", 30.0, ""),),
         ),
         Rehearsal(
             "no-next-valid-id",
@@ -114,9 +119,7 @@ REHEARSALS: dict[str, Rehearsal | Played] = {
                 ("ignore", "executions", 60.0, ""),
             ),
         ),
-        Rehearsal(
-            "competing-session", "10197 on every line", "stoqey/ib #240", (("competing", "", 240.0, ""),)
-        ),
+        Rehearsal("competing-session", "10197 on every line", "stoqey/ib #240", (("competing", "", 240.0, ""),)),
         Rehearsal(
             "wedged", "quotes go on, but no request is answered", "ins #604", (("ignore", "currentTime", 120.0, ""),)
         ),
@@ -210,8 +213,8 @@ class Played:
         rng = random.Random(f"{self.name} {seed}")
         wishes, mood = wishes_of(rng, WISHES, 30 * MINUTE_S), rng.choice(list(MOODS))
         if self.name in BY_HAND:
-            resting = {"kind": "rest", "change_s": None, "patience_s": rng.uniform(60.0, 200.0)}
-            wishes, mood = tuple(replace(wish, **resting) for wish in wishes), "calm"
+            wait_s, mood = rng.uniform(60.0, 200.0), "calm"
+            wishes = tuple(replace(wish, kind="rest", change_s=None, patience_s=wait_s) for wish in wishes)
         return Plan(
             name=self.name,
             seed=seed,
@@ -220,7 +223,7 @@ class Played:
             length_s=40 * MINUTE_S,
             started_at=self.scenario.gateway.get("started_at", EPOCH),
             mood=mood,
-            scenario=self.name,
+            scenario=self.scenario,
             excused=EXCUSED.get(self.name, ()),
         )
 
@@ -231,13 +234,31 @@ Planned = Callable[[int], Plan]
 
 
 def planned(name: str) -> Planned:
-    """How a name and a seed become a plan.
+    """How a name and a seed become a plan; `module:name` is a `Scenario`, or a `Rehearsal`, of the user's own.
 
     Raises:
         ValueError: there is none of that name; the text says which there are.
     """
     if name == RANDOM:
         return draw
+    if ":" in name:
+        return _own(name)
     if name not in REHEARSALS:
         raise ValueError(f"no rehearsal is called {name!r}: there are {RANDOM}, {', '.join(REHEARSALS)}")
     return REHEARSALS[name].plan
+
+
+def _own(name: str) -> Planned:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as exc:
+        raise ValueError(f"the rehearsal {name!r} cannot be loaded: {exc}") from exc
+    match found:
+        case Scenario():
+            chosen: Rehearsal | Played = Played(found)
+        case Rehearsal() | Played():
+            chosen = found
+        case _:
+            raise ValueError(f"{name!r} is no Scenario and no Rehearsal, but {found!r}")
+    return lambda seed: replace(chosen.plan(seed), name=name)

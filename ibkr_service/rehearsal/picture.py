@@ -72,9 +72,9 @@ def _drawing(result: Result) -> str:
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {height}" width="100%" role="img" aria-label="timeline">']
     for begin_s, end_s, state in _link(result):
-        width = max(0.5, x(end_s) - x(begin_s))
+        width, tall = max(0.5, x(end_s) - x(begin_s)), LANE * len(SIDES)
         fill = LINK_COLOURS[state]
-        parts.append(f'<rect x="{x(begin_s)}" y="{TOP}" width="{width:.1f}" height="{LANE * len(SIDES)}" fill="{fill}"/>')
+        parts.append(f'<rect x="{x(begin_s)}" y="{TOP}" width="{width:.1f}" height="{tall}" fill="{fill}"/>')
     for number, side in enumerate(SIDES):
         middle = TOP + LANE * number + LANE / 2
         parts.append(f'<text x="4" y="{middle + 5}" font-size="14" fill="{COLOURS[side]}">{side}</text>')

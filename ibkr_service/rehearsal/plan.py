@@ -16,6 +16,7 @@ from ibkr_service.rehearsal.mood import MOODS
 from ibkr_service.rehearsal.traders import Wish, wishes_of
 from ibkr_service.rehearsal.world import EPOCH
 from ibkr_service.sim.latency import Range
+from ibkr_service.sim.scenarios import Scenario
 
 LENGTH_S = 1800.0
 FAULTS_MIN, FAULTS_MAX = 3, 8
@@ -38,7 +39,7 @@ class Plan:
     quote_interval_s: float = 5.0
     latency_s: float = 0.0002
     latencies: Mapping[str, Range] = field(default_factory=dict)  # as of the gateway's settings
-    scenario: str = ""  # of `sim.scenarios`, played besides
+    scenario: Scenario | None = None  # is played besides
     excused: tuple[str, ...] = ()  # invariants that its scenario breaks by itself
     kept: tuple[int, ...] | None = None  # which faults of the seed these are, from 1; None for all
 

@@ -13,7 +13,7 @@ import hashlib
 import io
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,21 +33,19 @@ from ibkr_service.rehearsal.invariants import Breach, Reader, Watch
 from ibkr_service.rehearsal.machine import Machine
 from ibkr_service.rehearsal.mishaps import Fault, Occasion
 from ibkr_service.rehearsal.mood import MOODS
-from ibkr_service.rehearsal.plan import Plan
+from ibkr_service.rehearsal.plan import RANDOM, Plan
 from ibkr_service.rehearsal.timeline import Entry, Timeline
-from ibkr_service.rehearsal.traders import NAME, OF_SPREADS, Trader, options_of
+from ibkr_service.rehearsal.traders import NAME, Trader, options_of
 from ibkr_service.rehearsal.wiretap import TappedLoop
 from ibkr_service.rehearsal.world import PORT, WIDE_LIMITS, WorldConfig
 from ibkr_service.sim import GatewayConfig
 from ibkr_service.sim.contracts import Combo
-from ibkr_service.sim.scenarios import SCENARIOS
 from ibkr_service.supervisor import StrategySpec
 
 READY_WITHIN_S = 300.0
 AGREE_WITHIN_S = 900.0
 POLL_S = 1.0
 ORDERS_MIN = 20
-STUCK_REAL_CALLBACKS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,7 @@ class _Rehearsal:
             gateway=gateway,
             session=replace(session, host="127.0.0.1", port=PORT, mode="simulated", account=""),
             limits=company.limits or WIDE_LIMITS,
-            scenario=SCENARIOS[plan.scenario] if plan.scenario else None,
+            scenario=plan.scenario,
             strategies=[replace(spec, function=self._overheard(spec)) for spec in specs],
         )
 
@@ -185,13 +183,13 @@ class _Rehearsal:
 
     def _overheard(self, spec: StrategySpec) -> Any:  # noqa: ANN401 - as many signatures as strategies
         """The strategy, at a desk that notes what is read there."""
-        watch, wanted = self._watch_later, spec.function
-        target = wanted.__call__ if isinstance(wanted, Trader) else wanted
+        wanted = spec.function
+        target = wanted.__call__ if isinstance(wanted, Trader) else wanted  # what says which parameters it takes
 
         @functools.wraps(target)
         async def strategy(desk: Desk, *arguments: object) -> None:
-            reader = Reader(spec.name, self.machine.lives, watch())
-            watch().readers.append(reader)
+            reader = Reader(spec.name, self.machine.lives, self._watch)
+            self._watch.readers.append(reader)
             _listen(desk, reader)
             try:
                 await wanted(desk, *arguments)
@@ -199,9 +197,6 @@ class _Rehearsal:
                 reader.ended_s = self.machine.loop.time()
 
         return strategy
-
-    def _watch_later(self) -> Watch:
-        return self._watch
 
     # --- faults ------------------------------------------------------------------------------------------------------
 
@@ -264,7 +259,7 @@ class _Rehearsal:
             if f".{NAME}." in order.ticket.order_ref
         ]
 
-    async def _within(self, seconds: float, condition: Any) -> bool:  # noqa: ANN401 - a predicate
+    async def _within(self, seconds: float, condition: Callable[[], bool]) -> bool:
         end_s = self.machine.loop.time() + seconds
         while not condition():
             if self.machine.loop.time() >= end_s:
@@ -291,7 +286,7 @@ class _Rehearsal:
         for state in ("UNKNOWN", "ABSENT", "PROVISIONALLY_CANCELLED", "REJECTED"):
             hits = sum(isinstance(e, ev.OrderChanged) and e.after.name == state for e in self.machine.events)
             self._coverage[f"state {state}"] += hits
-        if self._plan.name == "random" and (len(watch.placed) < ORDERS_MIN or not combos):
+        if self._plan.name == RANDOM and (len(watch.placed) < ORDERS_MIN or not combos):
             watch.breach("substance", f"{len(watch.placed)} orders left, {len(combos)} spreads among them")
 
 
@@ -313,11 +308,3 @@ def _listen(desk: Desk, reader: Reader) -> None:
         reader.forget(instrument)
 
     desk.events, desk.watch, desk.unwatch = noted, watched, unwatched  # type: ignore[method-assign]
-
-
-def rehearse_all(plans: Sequence[Plan]) -> list[Result]:
-    """One after the other, in this process."""
-    return [rehearse(plan) for plan in plans]
-
-
-__all__ = ["OF_SPREADS", "Company", "Result", "rehearse", "rehearse_all"]

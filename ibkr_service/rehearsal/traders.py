@@ -172,7 +172,7 @@ class Trader:
             case _:
                 return (desk.submit(self._intent(desk, wish), key=key),)
 
-    def _intent(self, desk: Desk, wish: Wish) -> Intent:
+    def _intent(self, desk: Desk, wish: Wish) -> Intent:  # noqa: PLR0911 - one row per kind of wish
         quantity = wish.quantity
         match wish.kind:
             case "buy":

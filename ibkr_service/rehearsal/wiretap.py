@@ -192,7 +192,8 @@ class _Ear(asyncio.Protocol):
         self._sent_rest = self._frames(data.removeprefix(HELLO), self._leaves)
 
     def _leaves(self, message: bytes) -> None:
-        kind, listener, line = message[: message.find(b"\0")].decode("ascii", "replace"), self._loop.listener, self._line
+        kind = message[: message.find(b"\0")].decode("ascii", "replace")
+        listener, line = self._loop.listener, self._line
         if not kind.isdigit():
             return  # the versions that the client offers
         fields = message.decode("utf-8", "replace").split("\0")

@@ -28,6 +28,7 @@ from ibkr_service.rehearsal.mishaps import Fault
 from ibkr_service.rehearsal.plan import BEFORE_MIDNIGHT, Plan
 from ibkr_service.rehearsal.run import rehearse
 from ibkr_service.rehearsal.traders import Wish, wishes_of
+from ibkr_service.sim.scenarios import named
 
 
 def plan(*faults, **more):
@@ -50,8 +51,10 @@ FULL_DISK = plan(Fault("disk-full", 50.0, "order", 30.0))
 LOST_FILL = plan(Fault("lose-once", 60.0, "order", 0.0, "execDetails"), Fault("drop", 300.0, "", 0.0))
 FALSE_CANCEL = plan(Fault("false-cancel", 10.0, "", 0.0, "388"), wishes=(resting(),))
 CANCEL_WHILE_CUT = plan(Fault("cut", 60.0, "", 60.0, "1102"), wishes=(resting(),))
-MIDNIGHT = plan(scenario="fill-before-midnight", started_at=BEFORE_MIDNIGHT, length_s=1800.0, wishes=(resting(),))
-SILENT_DROP = plan(scenario="silent-drop", wishes=(resting(),))
+MIDNIGHT = plan(
+    scenario=named("fill-before-midnight"), started_at=BEFORE_MIDNIGHT, length_s=1800.0, wishes=(resting(),)
+)
+SILENT_DROP = plan(scenario=named("silent-drop"), wishes=(resting(),))
 
 
 def skip_the_ledger_diff(patch):
@@ -231,7 +234,7 @@ def never_look_again(patch):
 def cancel_what_is_not_shown(patch):
     """The answer to such a cancel is a doubt, a doubt is a look, and after a look the cancel is sent again."""
     plain = App._send_wanted_cancels
-    patch.setattr(App, "_send_wanted_cancels", lambda app, among=None: plain(app))
+    patch.setattr(App, "_send_wanted_cancels", lambda app, **_among: plain(app))
 
 
 DEFECTS = [
@@ -269,7 +272,7 @@ def sound(rehearsed):
     return SOUND[id(rehearsed)]
 
 
-@pytest.mark.parametrize(("defect", "rehearsed", "caught_by"), DEFECTS, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(("defect", "rehearsed", "caught_by"), DEFECTS, ids=[row[0].__name__ for row in DEFECTS])
 def test_a_defect_is_caught(monkeypatch, defect, rehearsed, caught_by):
     """The service passes the rehearsal; with the defect it does not, for the right reason."""
     assert sound(rehearsed).breaches == ()
