@@ -92,7 +92,12 @@ def rehearse(plan: Plan, company: Company | None = None, *, keeps: bool = False)
 
     Args:
         company: what to rehearse beside the strategy that comes with it. keeps: keep timeline and journal.
+
+    Raises:
+        RuntimeError: an event loop is running here.
     """
+    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the public way to ask is an exception
+        raise RuntimeError("a rehearsal has an event loop of its own: call it from a plain function")
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         log.configure("error", "json", stream=io.StringIO())
         return _run(_Rehearsal(plan, company or Company(), Path(folder), keeps=keeps))
