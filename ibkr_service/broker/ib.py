@@ -68,13 +68,6 @@ class Wrapper(DataWrapper, TickWrapper):
 
     ib: IB
 
-    def connectionClosed(self) -> None:
-        pending = list(self._futures.values())
-        super().connectionClosed()
-        for future in pending:
-            if not future.cancelled():
-                future.exception()  # mark as seen: who asked may have been stopped in the same moment
-
     def connectAck(self) -> None:
         self.ib.handshakeEvent.emit(self.ib.client.serverVersion())
 
@@ -84,6 +77,8 @@ class Wrapper(DataWrapper, TickWrapper):
         for future in self._futures.values():
             if not future.done():
                 future.set_exception(ConnectionError("Socket disconnect"))
+            if not future.cancelled():
+                future.exception()  # mark as seen: who asked may have been stopped in the same moment
         self.reset()
 
     def marketDataType(self, reqId: int, marketDataId: int) -> None:

@@ -16,7 +16,6 @@ from ibkr_service import Intent, Stock, cli
 from ibkr_service.broker.lines import Lines
 from ibkr_service.core import events as ev
 from ibkr_service.rehearsal.named import REHEARSALS, planned
-from ibkr_service.rehearsal.picture import picture
 from ibkr_service.rehearsal.pytest_plugin import rehearsed
 from ibkr_service.rehearsal.run import rehearse
 from ibkr_service.sim.scenarios import Scenario
@@ -52,7 +51,7 @@ async def fragile(desk):
     desk.watch(AAPL)
     async for event in desk.events():
         if isinstance(event, ev.Gap):
-            raise RuntimeError("nobody told me")
+            raise RuntimeError("nobody told me")  # noqa: TRY004 - any defect
 
 
 def run(*arguments):
