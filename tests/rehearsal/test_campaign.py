@@ -57,7 +57,7 @@ def test_too_little_coverage_is_a_failure():
 
 def test_a_failure_is_made_small_and_repeated_from_its_words(monkeypatch):
     """Of three faults the one that matters is left; the command has its number and does the same again."""
-    monkeypatch.setattr(Lines, "interrupt", lambda _lines, _reason: None)
+    monkeypatch.setattr(Lines, "interrupt", lambda _lines, _reason, _since=None: None)
     faults = (
         Fault("repeated-status", 20.0, "", 60.0),
         Fault("drop", 100.0, "", 0.0),
