@@ -75,7 +75,7 @@ def test_one_rehearsal_prints_its_timeline_and_the_verdict(tmp_path):
 
 def test_a_failure_says_how_to_repeat_it(monkeypatch):
     """Exit code 1, the breach with its moment, the command."""
-    monkeypatch.setattr(Lines, "interrupt", lambda _lines, _reason: None)
+    monkeypatch.setattr(Lines, "interrupt", lambda _lines, _reason, _since=None: None)
     result = run("upstream-loss-1101", "--seed", "2", "--alone", "--faults", "1")
     assert result.exit_code == 1
     last = result.output.splitlines()[-1]
