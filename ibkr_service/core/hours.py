@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -17,6 +18,7 @@ import msgspec
 Source = Literal["contract", "calendar"]
 Session = tuple[datetime, datetime]
 DAY = timedelta(days=1)
+TEXTS_MAX = 64
 _CLOSED = re.compile(r"(\d{8}):CLOSED")
 _SESSION = re.compile(r"(\d{8}):(\d{4})-(?:(\d{8}):)?(\d{4})")
 
@@ -54,6 +56,7 @@ class Hours(msgspec.Struct, frozen=True):
         return None if opens is None else opens.astimezone(ZoneInfo(self.zone))
 
 
+@lru_cache(maxsize=TEXTS_MAX)  # the same for all options of a class
 def hours_of(trading: str, liquid: str, zone: str) -> Hours | None:
     """The hours that contract details tell; None if they tell none, or nothing that can be read."""
     try:
