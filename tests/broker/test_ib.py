@@ -7,6 +7,7 @@ against the simulated gateway, and against a gateway that says exactly what a sc
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 
 import ib_insync
@@ -308,6 +309,21 @@ async def test_teardown_fails_what_is_pending(server, ib, eur):
     assert loop.time() - began_s < 0.01
     assert is_clean(ib)
     server.faults.resume()
+
+
+async def test_a_lost_connection_leaves_no_exception_unseen(server, ib):
+    """Who asked may be stopped in the moment in which the connection is lost; asyncio would complain of it later."""
+    complaints = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: complaints.append(context["message"]))
+    server.faults.stall()
+    ib.reqCurrentTimeAsync()
+    await asyncio.sleep(1)
+    server.faults.drop()
+    await asyncio.sleep(1)
+    gc.collect()
+    assert ib.client.conn.transport is None
+    assert complaints == []
 
 
 async def test_teardown_frees_a_half_open_socket(server, ib):
