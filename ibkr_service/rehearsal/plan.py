@@ -19,7 +19,7 @@ from ibkr_service.sim.latency import Range
 from ibkr_service.sim.scenarios import Scenario
 
 LENGTH_S = 1800.0
-FAULTS_MIN, FAULTS_MAX = 3, 8
+FAULTS_MIN, FAULTS_MAX = 3, 10
 WISHES_MIN, WISHES_MAX = 22, 30
 BEFORE_MIDNIGHT = datetime(2026, 11, 24, 4, 45, tzinfo=UTC)
 """A Monday, 23:45 in New York: the broker forgets today's executions in the middle of the rehearsal."""
@@ -86,6 +86,6 @@ def _faults(rng: random.Random, count: int) -> tuple[Fault, ...]:
         low_s, high_s = mishap.lasts
         # Short ones are as telling as long ones: on a logarithmic scale.
         for_s = low_s * (high_s / low_s) ** rng.random() if low_s else 0.0
-        on = rng.choices(OCCASIONS, (8, 5, 1, 2, 2, 1))[0]
+        on = rng.choices(OCCASIONS, (8, 5, 1, 3, 2, 2))[0]
         faults.append(Fault(kind, round(at_s, 3), on, round(for_s, 3), rng.choice(mishap.choices)))
     return tuple(sorted(faults, key=lambda fault: fault.at_s))
