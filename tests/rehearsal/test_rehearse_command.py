@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -51,7 +52,7 @@ async def fragile(desk):
     desk.watch(AAPL)
     async for event in desk.events():
         if isinstance(event, ev.Gap):
-            raise RuntimeError("nobody told me")  # noqa: TRY004 - any defect
+            sys.exit(f"cannot stand it: {event.reason}")
 
 
 def run(*arguments):
@@ -122,6 +123,13 @@ def test_the_users_own_strategy_is_rehearsed():
     orders = [line for line in result.journal if '"kind":"OrderSubmitted"' in line and '"strategy":"own"' in line]
     assert len(orders) == 1
     assert any(entry.side == "strategy" and entry.who == "own" for entry in result.timeline)
+
+
+def test_a_users_strategy_that_fails_is_told_and_harms_nobody():
+    """Its end is in the timeline; what it does to itself breaks no invariant of the service."""
+    result = rehearsed(fragile, name="upstream-blip-1102", seed=1)
+    assert result.passed, result.breaches
+    assert any("strategy own stopped: exited" in entry.text for entry in result.timeline)
 
 
 def test_the_users_own_scenario_is_rehearsed():
