@@ -30,6 +30,7 @@ from ibkr_service.settings import load_settings
 
 rehearsing = typer.Typer()
 
+SAID_EVERY = 50  # where there is no terminal to draw a bar on
 SHOWN_FAILURES = 10  # so many are made small and told; the others are named
 
 
@@ -106,6 +107,9 @@ def _many(plans: Sequence[Plan], company: Company, jobs: int | None) -> None:
 
         def tell(result: Result) -> None:
             bar.advance(task)
+            done = int(bar.tasks[0].completed)
+            if not console.is_terminal and done % SAID_EVERY == 0:
+                console.print(f"{done} of {len(plans)} rehearsals", highlight=False)
             if not result.passed:
                 console.print(result.verdict, style="red", highlight=False, soft_wrap=True)
 
