@@ -151,10 +151,11 @@ def _results(
             if not left[number]:
                 both = twins.pop(number)
                 outcome.twins += len(both) - 1
-                yield _as_one(both)
+                yield as_one(both)
 
 
-def _as_one(results: list[Result]) -> Result:
+def as_one(results: list[Result]) -> Result:
+    """The result of a seed that several processes have rehearsed; that their journals differ is a breach."""
     first = results[0]
     if all(other.digest == first.digest for other in results):
         return first

@@ -6,12 +6,13 @@ from its last line. Method: the campaign itself, its processes included; thousan
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ibkr_service.broker.lines import Lines
-from ibkr_service.rehearsal.campaign import COVERED_FROM, Outcome, campaign, smallest
+from ibkr_service.rehearsal.campaign import COVERED_FROM, Outcome, as_one, campaign, smallest
 from ibkr_service.rehearsal.mishaps import MISHAPS, Fault
 from ibkr_service.rehearsal.plan import FAULTS_MIN, LENGTH_S, draw
 from ibkr_service.rehearsal.run import Company, rehearse
@@ -53,6 +54,21 @@ def test_too_little_coverage_is_a_failure():
     assert "drop" in outcome.uncovered
     assert not outcome.passed
     assert "too seldom" in outcome.verdict
+
+
+def test_a_rehearsal_without_substance_fails():
+    """Few orders prove little, and none of them a spread still less."""
+    thin = draw(3).only([])
+    result = rehearse(replace(thin, wishes=tuple(wish for wish in thin.wishes if wish.kind == "rest")))
+    assert result.broken == ("substance",)
+    assert "0 spreads" in str(result.breaches[0])
+
+
+def test_twins_that_differ_fail():
+    """Two journals for one seed: somebody has thrown dice."""
+    result = rehearse(plan(length_s=60.0))
+    assert as_one([result, result]) is result
+    assert as_one([result, replace(result, digest="another")]).broken == ("same journal",)
 
 
 def test_a_failure_is_made_small_and_repeated_from_its_words(monkeypatch):

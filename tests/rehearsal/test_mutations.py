@@ -17,6 +17,7 @@ from ibkr_service.broker import connection as connection_module
 from ibkr_service.broker import session as session_module
 from ibkr_service.broker.connection import Connection
 from ibkr_service.broker.lines import Lines
+from ibkr_service.broker.pacer import Pacer
 from ibkr_service.broker.session import Session
 from ibkr_service.core import events as ev
 from ibkr_service.core.book import Book
@@ -25,6 +26,7 @@ from ibkr_service.core.link import Signal
 from ibkr_service.core.orders import OrderSignal
 from ibkr_service.hub import Hub
 from ibkr_service.mailbox import Mailbox
+from ibkr_service.rehearsal.invariants import INVARIANTS
 from ibkr_service.rehearsal.mishaps import Fault
 from ibkr_service.rehearsal.plan import BEFORE_MIDNIGHT, Plan
 from ibkr_service.rehearsal.run import rehearse
@@ -238,6 +240,27 @@ def cancel_what_is_not_shown(patch):
     patch.setattr(App, "_send_wanted_cancels", lambda app, **_among: plain(app))
 
 
+def ask_for_each_line_many_times(patch):
+    plain = Pacer.send
+
+    def insistent(pacer, message):
+        for _ in range(400 if message.startswith("1\0") else 1):
+            plain(pacer, message)
+
+    patch.setattr(Pacer, "send", insistent)
+
+
+def wait_an_hour(patch):
+    patch.setattr(Session, "_fresh_delays", lambda _session: iter([3600.0]))
+
+
+def fail_at_a_change(patch):
+    def broken(_session, _order, _intent):
+        raise TypeError("a defect")
+
+    patch.setattr(Session, "modify", broken)
+
+
 DEFECTS = [
     (skip_the_ledger_diff, MIDNIGHT, {"agrees"}),
     (trust_a_false_cancel, FALSE_CANCEL, {"once", "agrees"}),
@@ -259,6 +282,9 @@ DEFECTS = [
     (keep_sockets, PARTIAL, {"lines", "tasks"}),
     (orphan_a_task, DROPPED, {"tasks"}),
     (cancel_what_is_not_shown, SILENT_DROP, {"storms"}),
+    (ask_for_each_line_many_times, QUIET, {"queues"}),
+    (wait_an_hour, DROPPED, {"recovers"}),
+    (fail_at_a_change, QUIET, {"strategies"}),
     (never_look_again, LOST_FILL, {"fills", "agrees"}),
 ]
 
@@ -283,6 +309,12 @@ def test_a_defect_is_caught(monkeypatch, defect, rehearsed, caught_by):
         result = rehearse(rehearsed)
         gc.collect()
     assert caught_by & set(result.broken), result.breaches
+
+
+def test_every_invariant_has_a_defect_that_breaks_it():
+    """But for the two that are about the campaign, which has tests of its own."""
+    caught = set().union(*(by for _, _, by in DEFECTS))
+    assert caught >= set(INVARIANTS) - {"same journal", "substance"}
 
 
 def test_chance_is_caught(monkeypatch):
