@@ -480,9 +480,7 @@ async def test_ctrl_c_ends_at_once_and_leaves_nothing(tmp_path, monkeypatch, num
         async with process("quote", "AAPL", "--port", str(port), cwd=tmp_path) as quote:
             await called.wait()
             quote.send_signal(number)
-            async with asyncio.timeout(
-                40
-            ):  # far below the time for which it would wait; a loaded machine takes seconds
+            async with asyncio.timeout(40):  # a loaded machine takes seconds; the code says that it was the signal
                 out, err = await quote.communicate()
     assert (quote.returncode, out, err) == (code, b"", b"")
     assert list(tmp_path.iterdir()) == []
