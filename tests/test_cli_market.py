@@ -475,6 +475,8 @@ async def test_ctrl_c_ends_at_once_and_leaves_nothing(tmp_path, monkeypatch, num
         writer.close()
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started with & by a shell: children would ignore it as well
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     async with asyncio.timeout(100), await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with process("quote", "AAPL", "--port", str(port), cwd=tmp_path) as quote:
