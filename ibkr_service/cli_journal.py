@@ -5,7 +5,6 @@ All but the last open the file read-only, beside a running daemon or without one
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +18,12 @@ from rich.table import Table
 
 from ibkr_service import log, tables_journal
 from ibkr_service.backup import back_up
+from ibkr_service.cli_daemon import journal_of
 from ibkr_service.cli_options import (
     AsJson,
     SettingsFile,
     Unmasked,
     fail,
-    is_live,
     moment_of,
     print_json,
     print_tables,
@@ -37,7 +36,6 @@ from ibkr_service.hub import Hub
 from ibkr_service.journal import Journal, export, open_readonly
 from ibkr_service.retention import Pruning
 from ibkr_service.schema import with_views
-from ibkr_service.settings import load_settings
 from ibkr_service.tables_journal import Record
 
 records = typer.Typer()
@@ -256,10 +254,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _file(settings: Path | None, path: Path | None) -> Path:
-    if path is not None:
-        return path
-    chosen = load_settings(settings, environ=os.environ, overrides={}, live_flag=is_live(settings))
-    return Path(chosen.journal.path)
+    return path if path is not None else journal_of(settings)
 
 
 def _since(days: float) -> str:

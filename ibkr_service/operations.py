@@ -83,7 +83,7 @@ class Operations:
         text = (
             f"link {data['link']}, mode {data['mode']}, account {data['account'] or 'not known yet'}",
             f"trading {data['trading']}{because}",
-            f"{len(alive)} working orders, {data['orders_of_others']} of others, {data['positions']} positions",
+            f"{len(alive)} working orders, {data['orders_of_others']} of others; contracts held: {data['positions']}",
             *(f"{account} in quarantine: {why}" for account, why in quarantines.items()),
         )
         return Answer(ok=True, text=text, data=data)

@@ -61,6 +61,15 @@ def types(capsys, monkeypatch):
     return run
 
 
+def test_the_journal_of_an_embedded_gateway_is_found(path, types):
+    """What `run` without a TWS writes has another name; where both are, it is the usual one."""
+    before = types("orders --json")
+    path.rename(path.with_name("ibkr_service-simulated.sqlite"))
+    assert types("orders --json") == before
+    path.with_name("ibkr_service-simulated.sqlite").unlink()
+    assert "there is no journal at var/ibkr_service.sqlite" in types("orders", code=2)
+
+
 def keys(text):
     return [order["key"] for order in json.loads(text)["orders"]]
 
