@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from ibkr_service.core.link import STOPPING
 from ibkr_service.core.orders import TERMINAL
 
 SCHEMA_VERSION = 2
@@ -148,9 +149,10 @@ _FILLS = f"""WITH{_EXECUTIONS},
     FROM executions e LEFT JOIN costs c USING (identity) LEFT JOIN submitted s ON s.ref = e.ref AND e.ref <> ''
     ORDER BY e.seq"""
 
-# An outage begins where the link leaves READY and ends where it is READY again, in this process or the next one.
-# A process that was killed did not say so: its outage begins with the next start. Streams break off just before.
-_INCIDENTS = """WITH
+# An outage begins where the link leaves READY without being told to, and ends where it is READY again, in this process
+# or the next one. A process that was killed did not say so: its outage begins with the next start. Streams break off at
+# about the same moment.
+_INCIDENTS = f"""WITH
     line AS (
         SELECT seq, at, kind, body, json_extract(body, '$.before') AS before, json_extract(body, '$.after') AS after
         FROM journal WHERE kind IN ('LinkChanged', 'ServiceStarted', 'ServiceStopped')
@@ -168,7 +170,7 @@ _INCIDENTS = """WITH
                CASE kind WHEN 'LinkChanged' THEN json_extract(body, '$.why')
                          ELSE 'the service ended without a word' END AS why
         FROM moved
-        WHERE (kind = 'LinkChanged' AND before = 'READY')
+        WHERE (kind = 'LinkChanged' AND before = 'READY' AND json_extract(body, '$.why') <> '{STOPPING}')
            OR (kind = 'ServiceStarted' AND was = 1 AND kind_before = 'LinkChanged')
     )
     SELECT b.seq, b.at AS began_at, b.why, r.at AS ready_at,

@@ -18,7 +18,7 @@ from ibkr_service.core import events as ev
 from ibkr_service.core.combination import Spread
 from ibkr_service.core.instrument import Bag, Forex, Future, FutureOption, Index, Option, Other, Stock
 from ibkr_service.core.legs import Leg
-from ibkr_service.core.link import Signal
+from ibkr_service.core.link import STOPPING, Signal
 from ibkr_service.core.orders import Intent, OrderState
 from ibkr_service.hub import Hub
 from ibkr_service.journal import Journal, export, open_readonly
@@ -317,3 +317,17 @@ def test_a_spread_whose_legs_alone_were_reported_has_a_price_too(spread, journal
     (found,) = rows(journal._db, "orders")
     assert (found["state"], found["average_price"]) == ("FILLED", 1.2)
     assert spread.book.orders["r1"].average_price == D("1.2")
+
+
+def test_an_orderly_stop_is_no_incident(journal):
+    """Nor is the start that follows."""
+    for run, begin in (("1", 0), ("2", 50)):
+        hub = Hub(journal)
+        hub.recover()
+        started(hub, run, begin)
+        link(hub, Signal.SOCKET_UP, begin + 1)
+        link(hub, Signal.SYNCED, begin + 2)
+        at = AT + timedelta(seconds=begin + 10)
+        hub.record(ev.LinkSignalled(at=at, signal=Signal.SOCKET_DOWN, why=STOPPING))
+        hub.record(ev.ServiceStopped(at=at, reason="asked to stop"))
+    assert rows(journal._db, "incidents") == []
