@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -151,20 +152,18 @@ class Desk(View):
             raise Refused("account", "one of this login's", "another")
         ref = self._refs.next(self.name, key)
         order_id, session = self._wire.next_order_id()
-        self._hub.commit(
-            ev.OrderSubmitted(
-                at=now,
-                session=session,
-                ref=ref,
-                key=key,
-                strategy=self.name,
-                account=account,
-                intent=intent,
-                wish=None if wish is intent else wish,
-                order_id=order_id,
-            )
+        decision = ev.OrderSubmitted(
+            at=now,
+            session=session,
+            ref=ref,
+            key=key,
+            strategy=self.name,
+            account=account,
+            intent=intent,
+            wish=None if wish is intent else wish,
+            order_id=order_id,
         )
-        self._send(self.book.orders[ref])
+        self._send(ref, lambda: self._hub.carry_out(decision, lambda: self._wire.place(decision)))
         return ref
 
     def submit_bracket(self, bracket: Bracket, *, key: str | None = None) -> BracketRefs:
@@ -270,7 +269,7 @@ class Desk(View):
             self._send_bracket(orders)
         else:
             for order in orders:
-                self._send(order)
+                self._send(order.ref, partial(self._wire.place, order))
         return tuple(fact.ref for fact in facts)
 
     def _send_bracket(self, orders: Sequence[Order]) -> None:
@@ -291,6 +290,8 @@ class Desk(View):
             self._wire.check_fields(intent)
         if isinstance(intent.instrument, Spread):
             self._wire.check_legs(intent.instrument)
+        if intent.limit_price is intent.stop_price is None:
+            return intent
         limits = self._limits
         try:
             return fitted(
@@ -318,13 +319,13 @@ class Desk(View):
             raise KeyReused(f"key {key!r} stands for {order.wished} ({order.ref}), not for {intent}")
         return order.ref
 
-    def _send(self, order: Order) -> None:
+    def _send(self, ref: str, place: Callable[[], tuple[int, int]]) -> None:
         try:
-            order_id, session = self._wire.place(order)
+            order_id, session = place()
         except (GatewayError, Paced, ConnectionError) as exc:
-            self._hub.record(ev.OrderNotSent(at=self._clock.now(), ref=order.ref, reason=str(exc)))
+            self._hub.record(ev.OrderNotSent(at=self._clock.now(), ref=ref, reason=str(exc)))
             raise
-        self._hub.record(ev.OrderSent(at=self._clock.now(), session=session, ref=order.ref, order_id=order_id))
+        self._hub.record(ev.OrderSent(at=self._clock.now(), session=session, ref=ref, order_id=order_id))
 
     def cancel(self, ref: str) -> None:
         """Want an order gone.
@@ -471,5 +472,5 @@ class Desk(View):
 
 def _check_arguments(intent: object, key: object) -> None:
     """Strategies are not type-checked; what they pass is, before it reaches the journal."""
-    if not isinstance(intent, Intent) or not isinstance(key, str | None):
+    if not isinstance(intent, Intent) or not (key is None or isinstance(key, str)):
         raise InvalidIntent(f"submit takes an Intent and a text as key, not {intent!r} and {key!r}")

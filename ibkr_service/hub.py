@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -27,6 +27,8 @@ from ibkr_service.mailbox import Mailbox, Slot
 from ibkr_service.snapshots import Snapshots
 
 log = structlog.get_logger("ibkr_service.hub")
+
+T = TypeVar("T")
 
 # Facts that a book which is rebuilt does not need: those about the line of an earlier process, and those that only
 # tell what followed from others.
@@ -179,11 +181,26 @@ class Hub:
         Raises:
             JournalError: it could not be written; nothing has changed.
         """
-        self._drain_unsaved()
-        self._journal.append(event)
-        derived = self.book.apply(event)
-        assert not derived, "nothing follows from a decision until it is carried out"
-        self._untold.append(event)
+        self.carry_out(event, lambda: None)
+
+    def carry_out(self, event: ev.Event, act: Callable[[], T]) -> T:
+        """As `commit`, and act upon it: returns what the act returns.
+
+        The journal first, then the act, then the book, so that nothing comes between the decision and its first byte
+        that can wait: the act must not look for the decision in the book. Who reads it is told with the next fact.
+
+        Raises:
+            JournalError: it could not be written; nothing has changed. And what the act raises.
+        """
+        if self.unsaved:
+            self._drain_unsaved()
+        self._journal.append_ahead(event)
+        try:
+            return act()
+        finally:
+            derived = self.book.apply(event)
+            assert not derived, "nothing follows from a decision until it is carried out"
+            self._untold.append(event)
 
     def commit_all(self, events: Sequence[ev.Event]) -> None:
         """As `commit`, for decisions that belong together: all of them, or none.

@@ -4,6 +4,9 @@ Events are kept as JSON with a sequence number, one row each; everything else (o
 replaying them through the book. `export` prints the canonical form: SQLite's own bytes differ from run to run, the
 exported lines do not.
 
+An order's decision takes a shorter way (`append_ahead`): a line in a file beside the database, which becomes a row
+before any other fact does.
+
 Durability: in WAL mode with `synchronous=NORMAL` a committed row survives the death of the process (`process`), with
 `FULL` also that of the machine (`power`). https://www.sqlite.org/pragma.html#pragma_synchronous
 """
@@ -14,11 +17,13 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import msgspec
 
+from ibkr_service import ahead
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import JournalError
 from ibkr_service.core.instrument import Forex, Future, FutureOption, Option, Stock
@@ -28,8 +33,12 @@ from ibkr_service.schema import SCHEMA_VERSION, prepare
 BUSY_TIMEOUT_S = 0.05  # a write that waits for another program's lock holds the event loop; SQLite's default is 5 s
 Durability = Literal["process", "power"]
 
+Row = tuple[int, str, str, str | None, str]
+"""Number, time, kind and order reference of a fact, and the fact as JSON."""
+
 _PLAIN = frozenset({Stock, Forex, Option, FutureOption, Future})  # instruments that check all their values themselves
 _encoder = msgspec.json.Encoder(order="sorted")
+_quick_encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[ev.Event] = msgspec.json.Decoder(ev.Event)
 
 
@@ -48,11 +57,13 @@ class Journal:
     def __init__(self, path: Path, durability: Durability = "process", *, fresh: bool = False) -> None:
         self.path = path
         self._seq = 0
+        self._is_quick = durability == "process"
+        self._owed: list[tuple[int, ev.Event]] = []  # in the file beside, to be rows before anything else is
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _lock(path)
             if fresh:  # not before the lock: another process may be writing it
-                for suffix in ("", "-wal", "-shm"):
+                for suffix in ("", "-wal", "-shm", ahead.SUFFIX):
                     Path(f"{path}{suffix}").unlink(missing_ok=True)
         except OSError as exc:
             raise JournalError(
@@ -62,6 +73,8 @@ class Journal:
             self._db = _open(path, durability)
             self._cursor = self._db.cursor()  # one for all writes: sqlite3 keeps track of each that it has made
             self._seq = self._db.execute("SELECT coalesce(max(seq), 0) FROM journal").fetchone()[0]
+            self._ahead = ahead.Ahead(path)
+            self._catch_up()
         except (OSError, sqlite3.OperationalError) as exc:  # the disk or another process, not the journal's contents
             self._lock.close()
             raise JournalError(
@@ -84,12 +97,79 @@ class Journal:
         Raises:
             JournalError: it was not written.
         """
-        row = (self._seq + 1, event.at.isoformat(), type(event).__name__, getattr(event, "ref", None), _body(event))
-        try:
-            self._write(row)
-        except sqlite3.Error as exc:
-            raise JournalError(f"journal {self.path} cannot be written: {exc}") from exc
+        row = _row(self._seq + 1, event)
+        if self._owed:
+            self._together(row)
+        else:
+            try:
+                self._write(row)
+            except sqlite3.Error as exc:
+                raise self._failed(exc) from exc
         self._seq += 1
+
+    def append_ahead(self, event: ev.Event) -> None:
+        """Commit a decision on which somebody waits: it survives the death of the process when this returns.
+
+        It is a row of the database before any other fact is, or at the next start. With durability "power" this is
+        `append`.
+
+        Raises:
+            JournalError: it was not written.
+        """
+        if not self._is_quick:
+            self.append(event)
+            return
+        seq = self._seq + 1
+        try:
+            self._write_ahead(seq, event)
+        except OSError as exc:
+            raise self._failed(exc) from exc
+        self._owed.append((seq, event))
+        self._seq = seq
+
+    def settle(self) -> None:
+        """Make rows of what stands in the file beside.
+
+        Raises:
+            JournalError: it was not written; it still stands there.
+        """
+        if self._owed:
+            self._together()
+
+    def _failed(self, exc: Exception) -> JournalError:
+        return JournalError(f"journal {self.path} cannot be written: {exc}")
+
+    def _together(self, *more: Row) -> None:
+        """Write the rows that are owed and what comes after them, or none."""
+        with self._transaction():
+            for seq, event in self._owed:
+                self._write(_row(seq, event))
+            for row in more:
+                self._write(row)
+        self._owed = []
+        self._ahead.followed()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # a full disk may have ended it
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as exc:
+            raise self._failed(exc) from exc
+
+    def _catch_up(self) -> None:
+        """Make rows of what a kill left in the file beside."""
+        for seq, body in ahead.lines(self.path, self._seq):
+            self._owed.append((seq, _decoded(body, f"{self.path}{ahead.SUFFIX}, line {seq}")))
+            self._seq = seq
+        self.settle()
+        self._ahead.clear()
 
     def append_all(self, events: Sequence[ev.Event]) -> None:
         """Commit facts that belong together: all of them, or none.
@@ -97,24 +177,24 @@ class Journal:
         Raises:
             JournalError: none was written.
         """
+        self.settle()
         before = self._seq
         try:
-            self._db.execute("BEGIN")
-            try:
+            with self._transaction():
                 for event in events:
-                    self.append(event)
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._seq = before
-                self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as exc:
+                    self._write(_row(self._seq + 1, event))
+                    self._seq += 1
+        except BaseException:
             self._seq = before
-            raise JournalError(f"journal {self.path} cannot be written: {exc}") from exc
+            raise
 
-    def _write(self, row: tuple[object, ...]) -> None:
-        # A seam: rehearsals make this raise, as a full disk does.
+    # Two seams: rehearsals make them raise, as a full disk does.
+
+    def _write(self, row: Row) -> None:
         self._cursor.execute("INSERT INTO journal (seq, at, kind, ref, body) VALUES (?, ?, ?, ?, ?)", row)
+
+    def _write_ahead(self, seq: int, event: ev.Event) -> None:
+        self._ahead.put(seq, _json(event, _quick_encoder))
 
     @property
     def seq(self) -> int:
@@ -131,6 +211,7 @@ class Journal:
         Raises:
             JournalError: a row cannot be read back.
         """
+        self.settle()
         yield from facts(self._db, self.path, after)
 
     # --- the snapshot (snapshots.py) ---------------------------------------------------------------------------------
@@ -188,6 +269,7 @@ class Journal:
             JournalError: they cannot be read.
         """
         where = "seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        self.settle()
         try:
             return self._db.execute(f"SELECT {columns} FROM journal WHERE {where}", (after, upto, most)).fetchall()  # noqa: S608 - our own columns
         except sqlite3.Error as exc:
@@ -212,7 +294,7 @@ class Journal:
                 why=last.why,
                 order=order,
             )
-            values = (type(closed).__name__, _body(closed), seq)
+            values = (type(closed).__name__, _json(closed).decode(), seq)
             steps.append(("UPDATE journal SET kind = ?, body = ? WHERE seq = ?", values))
         self._change(*steps)
 
@@ -237,6 +319,7 @@ class Journal:
 
     def _change(self, *steps: tuple[str, tuple[object, ...]]) -> None:
         """Several statements at once or not at all."""
+        self.settle()
         try:
             self._db.execute("BEGIN IMMEDIATE")
             for sql, values in steps:
@@ -249,27 +332,36 @@ class Journal:
 
     def export(self) -> Iterator[str]:
         """The canonical form: one JSON line per fact, keys sorted. Equal histories give equal lines."""
+        self.settle()
         yield from export(self._db)
 
     def close(self) -> None:
-        """Close the file; safe to call twice."""
+        """Close the file; safe to call twice. What the disk refuses now is a row at the next start."""
+        with suppress(JournalError):
+            self.settle()
+        self._owed = []
+        self._ahead.close()
         self._db.close()
         self._lock.close()
 
 
-def _body(event: ev.Event) -> str:
+def _row(seq: int, event: ev.Event) -> Row:
+    return (seq, event.at.isoformat(), type(event).__name__, getattr(event, "ref", None), _json(event).decode())
+
+
+def _json(event: ev.Event, encoder: msgspec.json.Encoder = _encoder) -> bytes:
     """The fact as JSON that can be read back: one row that cannot would bar every later start.
 
     Raises:
         JournalError: a value is of a kind that the fact does not have (a strategy may pass anything).
     """
     try:
-        body = _encoder.encode(event)
+        body = encoder.encode(event)
         if not _is_plain_order(event):
             _decoder.decode(body)
     except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as exc:
         raise JournalError(f"a {type(event).__name__} that could not be read back is not written: {exc}") from exc
-    return body.decode()
+    return body
 
 
 def facts(db: sqlite3.Connection, path: Path, after: int = 0) -> Iterator[ev.Event]:
@@ -279,12 +371,14 @@ def facts(db: sqlite3.Connection, path: Path, after: int = 0) -> Iterator[ev.Eve
         JournalError: a row cannot be read back.
     """
     for seq, body in db.execute("SELECT seq, body FROM journal WHERE seq > ? ORDER BY seq", (after,)):
-        try:
-            yield _decoder.decode(body)
-        except msgspec.DecodeError as exc:
-            raise JournalError(
-                f"journal {path}, row {seq}, cannot be read ({exc}): restore a backup or move it away"
-            ) from exc
+        yield _decoded(body, f"{path}, row {seq}")
+
+
+def _decoded(body: bytes | str, where: str) -> ev.Event:
+    try:
+        return _decoder.decode(body)
+    except msgspec.DecodeError as exc:
+        raise JournalError(f"journal {where}, cannot be read ({exc}): restore a backup or move it away") from exc
 
 
 def _is_plain_order(event: ev.Event) -> bool:

@@ -38,8 +38,8 @@ class Wire(Protocol):
         """The id that the next order leaves with, and the connection's number."""
         ...
 
-    def place(self, order: Order) -> tuple[int, int]:
-        """Send; returns (order id, connection number). Raises `NotReady` or `Paced` if it was not sent."""
+    def place(self, order: Order | ev.OrderSubmitted) -> tuple[int, int]:
+        """Send what is journalled; returns (order id, connection number). Raises `NotReady` or `Paced` if not sent."""
         ...
 
     def place_bracket(self, orders: Sequence[Order]) -> list[tuple[int, int]]:

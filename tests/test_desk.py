@@ -7,6 +7,7 @@ can refuse as the real one does.
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
 from datetime import UTC, datetime
 from decimal import Decimal as D
@@ -263,10 +264,10 @@ async def test_a_change_needs_the_journal(office, desk, monkeypatch):
     ref = desk.submit(buy(), key="k")
     office.status(ref, "Submitted")
 
-    def full(_row):
-        raise sqlite3.OperationalError("disk is full")
+    def full(_seq, _event):
+        raise OSError(errno.ENOSPC, "disk is full")
 
-    monkeypatch.setattr(office.journal, "_write", full)
+    monkeypatch.setattr(office.journal, "_write_ahead", full)
     with pytest.raises(JournalError):
         desk.modify(ref, quantity=D(50))
     assert (office.wire.modified, desk.order(ref).change) == ([], None)
@@ -422,18 +423,23 @@ async def test_an_order_that_was_not_handed_over_is_known_not_to_have_left(offic
 async def test_when_the_disk_says_no_no_order_leaves(office, desk, monkeypatch):
     """JournalError; a cancel still passes; and the key is free when the disk is well again."""
     working = desk.submit(buy(), key="old")
-    whole = Journal._write
+    whole, whole_ahead = Journal._write, Journal._write_ahead
 
     def full(journal, row):
         raise sqlite3.OperationalError("database or disk is full")
 
+    def full_ahead(journal, seq, event):
+        raise OSError(errno.ENOSPC, "disk is full")
+
     monkeypatch.setattr(Journal, "_write", full)
+    monkeypatch.setattr(Journal, "_write_ahead", full_ahead)
     with pytest.raises(JournalError, match="disk is full"):
         desk.submit(buy(), key="new")
     desk.cancel(working)
     assert office.wire.cancelled == [working]
     assert len(office.wire.placed) == 1
     monkeypatch.setattr(Journal, "_write", whole)
+    monkeypatch.setattr(Journal, "_write_ahead", whole_ahead)
     assert desk.submit(buy(), key="new")
     assert len(office.wire.placed) == 2
 

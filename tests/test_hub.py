@@ -1,11 +1,12 @@
 """One function changes state: journal, book, mailboxes, in this order; and what happens when the disk says no.
 
 Goal: no decision without its record, no fact lost for want of one. Method: a real journal on a temporary disk whose
-`_write` can be made to fail, as a full disk makes it.
+writes can be made to fail, as a full disk makes it.
 """
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal as D
@@ -39,13 +40,22 @@ class Disk:
         self.refused = 0
         whole = Journal._write
 
+        whole_ahead = Journal._write_ahead
+
         def write(journal, row):
             if self.is_full:
                 self.refused += 1
                 raise sqlite3.OperationalError("database or disk is full")
             whole(journal, row)
 
+        def write_ahead(journal, seq, event):
+            if self.is_full:
+                self.refused += 1
+                raise OSError(errno.ENOSPC, "No space left on device")
+            whole_ahead(journal, seq, event)
+
         monkeypatch.setattr(Journal, "_write", write)
+        monkeypatch.setattr(Journal, "_write_ahead", write_ahead)
 
     def fills_up_after(self, monkeypatch, writes):
         """Take so many more writes, and no further one."""
@@ -231,7 +241,7 @@ async def test_one_that_is_overrun_does_not_keep_the_others_from_reading(hub):
 def test_a_decision_that_cannot_be_written_does_not_happen(hub, disk, seen):
     """No order in the book, nothing observed; and when the disk takes writes again, it can be made."""
     disk.is_full = True
-    with pytest.raises(JournalError, match="disk is full"):
+    with pytest.raises(JournalError, match="No space left"):
         hub.commit(submitted())
     assert hub.book.orders == {}
     assert seen == []

@@ -418,7 +418,7 @@ def test_a_plain_order_that_can_be_made_can_be_read_back(data):
     key = data.draw(st.sampled_from(["k", "", "\ud800", "✓", "\0"]))
     event = ev.OrderSubmitted(at=AT, ref="r1", key=key, strategy="s", account="DU1", intent=intent)
     try:
-        body = journal_module._body(event)
+        body = journal_module._json(event)
     except JournalError:
         return
     assert journal_module._decoder.decode(body) == event

@@ -36,6 +36,10 @@ PREFIX = 4  # bytes of a message's length
 IDS_MAX = 500  # request ids remembered, more than there are lines at a time; chains use up a thousand an hour
 TICK_TYPES = {str(number).encode(): number for number in range(128)}
 TICK_PRICE, TICK_SIZE = b"12"  # the first byte of these messages; the second is the separator
+# What the broker says of orders, executions, positions, accounts and its time.
+LEAVES_TICKERS_ALONE = frozenset(
+    str(number).encode() for number in (3, 5, 6, 7, 8, 11, 49, 53, 54, 55, 59, 61, 62, 73, 74, 94, 95, 101, 102)
+)
 BID, ASK, LAST = 1, 2, 4
 BID_SIZE, ASK_SIZE, VOLUME = 0, 3, 8
 
@@ -359,7 +363,8 @@ class Client(LibraryClient):
 
     def _handle(self, body: bytes) -> None:
         """The library's own road: the handshake, the start of the API, and all messages that are no ticks."""
-        self.wrapper.others += 1
+        if body[: body.find(b"\0")] not in LEAVES_TICKERS_ALONE:
+            self.wrapper.others += 1
         fields = body.decode(errors="backslashreplace").split("\0")
         fields.pop()  # what follows the last separator
         if self._logger.isEnabledFor(logging.DEBUG):

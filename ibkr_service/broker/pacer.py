@@ -84,9 +84,12 @@ class Pacer:
 
     def room_for_orders(self) -> int:
         """How many orders could leave right now. None while a cancel or a heartbeat waits: those go first."""
-        if (self._queue and self._queue[0][0] <= HEARTBEAT) or self._loop.time() < self._silent_until_s:
+        return self._room(self._loop.time())
+
+    def _room(self, now_s: float) -> int:
+        if (self._queue and self._queue[0][0] <= HEARTBEAT) or now_s < self._silent_until_s:
             return 0
-        return self.rate_per_s - self._in_window()
+        return self.rate_per_s - self._in_window(now_s)
 
     def send(self, message: str) -> None:
         """Send now or as soon as the limits allow.
@@ -95,18 +98,28 @@ class Pacer:
             Paced: an order, and there is no room now. It was not queued. ConnectionError: an order, after `close`.
         """
         urgency = _URGENCY.get(message.partition("\0")[0], REQUEST)
-        if self._closed:
-            if urgency == ORDER:
-                raise ConnectionError("Not connected")  # the library's words
-            return
         if urgency == ORDER:
-            if self.room_for_orders() < 1:
-                raise Paced(f"{self.rate_per_s} messages have left within the last second; try again")
-            self._put_on_wire(message)
+            self.send_order(message)
+            return
+        if self._closed:
             return
         self._count += 1
         heapq.heappush(self._queue, (urgency, self._count, message))
         self._drain()
+
+    def send_order(self, message: str) -> None:
+        """Send an order, now or not at all.
+
+        Raises:
+            Paced, ConnectionError: as `send`.
+        """
+        if self._closed:
+            raise ConnectionError("Not connected")  # the library's words
+        now_s = self._loop.time()
+        if self._room(now_s) < 1:
+            raise Paced(f"{self.rate_per_s} messages have left within the last second; try again")
+        self._sent.append(now_s)
+        self._transmit(message)
 
     @property
     def wait_s(self) -> float:
@@ -156,7 +169,7 @@ class Pacer:
         now = self._loop.time()
         if now < self._silent_until_s:
             return self._silent_until_s - now
-        used = self._in_window()
+        used = self._in_window(now)
         limit = self.rate_per_s if urgency <= HEARTBEAT else self._ordinary_rate
         if used >= limit:
             free_s = self._sent[used - limit] + WINDOW_S
@@ -169,11 +182,11 @@ class Pacer:
         self._credit_at = now
         return 0.0 if self._credit >= 1 else (1 - self._credit) / self._ordinary_rate
 
-    def _in_window(self) -> int:
-        now = self._loop.time()
-        while self._sent and now >= self._sent[0] + WINDOW_S:
-            self._sent.popleft()
-        return len(self._sent)
+    def _in_window(self, now_s: float) -> int:
+        sent = self._sent
+        while sent and now_s >= sent[0] + WINDOW_S:
+            sent.popleft()
+        return len(sent)
 
     def _put_on_wire(self, message: str) -> None:
         self._sent.append(self._loop.time())

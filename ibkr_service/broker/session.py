@@ -366,7 +366,7 @@ class Session(Questions):
         connection = self._live()
         return connection.ib.client.getReqId(), connection.number
 
-    def place(self, order: Order) -> tuple[int, int]:
+    def place(self, order: Order | ev.OrderSubmitted) -> tuple[int, int]:
         """Hand a journalled order to the socket, with the id that it was given; returns that and the connection.
 
         Raises:
@@ -381,7 +381,7 @@ class Session(Questions):
         con_id = self._con_ids.get(instrument, 0)
         # Straight to the pacer: the library's own trade book would add nothing but log texts and false states.
         write = connection.order_wire.message
-        ib.client.pacer.send(write(order_id, order.intent, instrument, con_id, order.ref, order.account))
+        ib.client.pacer.send_order(write(order_id, order.intent, instrument, con_id, order.ref, order.account))
         connection.intake.refs[order_id] = order.ref
         connection.intake.sent(order.ref)
         return order_id, connection.number

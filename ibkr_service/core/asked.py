@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 from ibkr_service.core.book import Book
 from ibkr_service.core.errors import Refused
@@ -27,6 +27,21 @@ HoursOf = Callable[[AnyInstrument], Hours | None]
 def no_hours(_contract: AnyInstrument) -> Hours | None:
     """The hours of a contract, where nobody has asked for any."""
     return None
+
+
+T = TypeVar("T")
+
+
+class _once(Generic[T]):  # noqa: N801 - a decorator
+    """`functools.cached_property` without the lock that it takes in Python 3.11."""
+
+    def __init__(self, find: Callable[[Any], T]) -> None:
+        self._find = find
+        self._name = find.__name__
+
+    def __get__(self, asked: Any, _kind: type) -> T:  # noqa: ANN401 - of whatever class it is in
+        found = asked.__dict__[self._name] = self._find(asked)
+        return found
 
 
 class Asked:
@@ -67,7 +82,7 @@ class Asked:
         self.known_loss = known_loss
         self.account = intent.account or (book.account if changing is None else changing.account)
 
-    @cached_property
+    @_once
     def exposure(self) -> Exposure:
         """What there is besides this order."""
         return Exposure(self.book, self.account, changing=self.changing, after=self.after)
@@ -77,22 +92,22 @@ class Asked:
         """How much of it may still trade."""
         return self.intent.quantity if self.changing is None else self.intent.quantity - self.changing.filled
 
-    @cached_property
+    @_once
     def moves(self) -> tuple[tuple[AnyInstrument, Decimal], ...]:
         """What it may still do to positions."""
         return moves(self.intent, self.quantity)
 
-    @cached_property
+    @_once
     def reduces(self) -> bool:
         """Whether it makes positions smaller and turns none around."""
         return self.exposure.is_reducing(self.moves)
 
-    @cached_property
+    @_once
     def unpriced(self) -> str | None:
         """Why the market cannot price it, in words."""
         return why_unpriced(self.intent.instrument, self.book, self.limits.max_quote_age_s, self.mono_s)
 
-    @cached_property
+    @_once
     def price(self) -> Decimal | None:
         """What it is priced at, by its own terms or the quote; None: nobody knows."""
         price = own_price(self.intent)

@@ -19,7 +19,7 @@ Unknown = Literal["pass", "refuse"]
 TradingHours = Literal["keep", "off"]
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class Limits(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """What no order gets past.
 
     Args:

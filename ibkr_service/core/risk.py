@@ -1,6 +1,6 @@
 """May this intent become an order? Pure: limits, intent, book and the time in; `None` or a refusal out.
 
-The gate is `RULES`, a list of small functions (`rules.py`, `moneyrules.py`) that are asked in order; the first that
+The gate is `RULES`, a table of small functions (`rules.py`, `moneyrules.py`) that are asked in order; the first that
 objects is heard. Every refusal says which limit, its value and what was asked. Where a figure is unknown the answer is
 no, or what its setting says: unknown is never treated as zero. docs/risk.md has the table of what each limit counts
 and what passes it.
@@ -11,8 +11,9 @@ An order *reduces* if it makes every position that it touches smaller and turns 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from ibkr_service.core import moneyrules, rules
 from ibkr_service.core.asked import Asked, HoursOf, Rule, no_hours
@@ -25,27 +26,34 @@ from ibkr_service.core.pricing import why_unusable
 
 __all__ = ["Limits", "check", "check_change", "check_group", "why_unusable"]
 
-# Cheap ones first, and `_notional` before those that need its price.
-RULES: tuple[Rule, ...] = (
-    rules.read_only,
-    rules.link,
-    rules.quantity,
-    rules.rate,
-    rules.symbols,
-    rules.only_reducing,
-    rules.restart_window,
-    rules.duplicate,
-    rules.open_orders,
-    rules.trading_hours,
-    moneyrules.notional,
-    moneyrules.premium,
-    moneyrules.loss,
-    moneyrules.daily_loss,
-    rules.position,
-    rules.strategy_position,
-    moneyrules.account_notional,
-    moneyrules.collared,
+# Each rule, and the limits under which it can refuse anything. Cheap ones first, and `notional` before those that need
+# its price.
+RULES: tuple[tuple[Rule, Callable[[Limits], bool]], ...] = (
+    (rules.read_only, lambda limits: limits.read_only),
+    (rules.link, lambda _: True),
+    (rules.quantity, lambda _: True),
+    (rules.rate, lambda _: True),
+    (rules.symbols, lambda limits: bool(limits.symbols)),
+    (rules.only_reducing, lambda _: True),
+    (rules.restart_window, lambda limits: bool(limits.restart_windows)),
+    (rules.duplicate, lambda limits: limits.duplicate_window_s > 0),
+    (rules.open_orders, lambda _: True),
+    (rules.trading_hours, lambda limits: limits.trading_hours != "off"),
+    (moneyrules.notional, lambda _: True),
+    (moneyrules.premium, lambda limits: limits.max_premium is not None),
+    (moneyrules.loss, lambda limits: limits.max_loss is not None or not limits.allow_unlimited_loss),
+    (moneyrules.daily_loss, lambda limits: limits.max_daily_loss is not None),
+    (rules.position, lambda limits: limits.max_position is not None),
+    (rules.strategy_position, lambda limits: limits.max_strategy_position is not None),
+    (moneyrules.account_notional, lambda limits: limits.max_account_notional is not None),
+    (moneyrules.collared, lambda limits: limits.collar_percent is not None),
 )
+
+
+@lru_cache(maxsize=64)
+def rules_under(limits: Limits) -> tuple[Rule, ...]:
+    """The rules that can refuse something under these limits."""
+    return tuple(rule for rule, may_refuse in RULES if may_refuse(limits))
 
 
 def check(  # noqa: PLR0913 - all that an answer depends on
@@ -124,7 +132,7 @@ def check_group(
 
 
 def _first(asked: Asked) -> Refused | None:
-    for rule in RULES:
+    for rule in rules_under(asked.limits):
         refusal = rule(asked)
         if refusal is not None:
             return refusal

@@ -8,12 +8,14 @@ where a strategy reads them. What must be true at the end is in `closing.py`.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import sqlite3
 from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ibkr_service import ahead
 from ibkr_service.core import events as ev
 from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.rehearsal.machine import Machine
@@ -233,7 +235,12 @@ class Watch:
             "SELECT kind, json_extract(body, '$.strategy'), json_extract(body, '$.key') FROM journal"
             " WHERE ref = ? AND kind IN ('OrderSubmitted', 'ModificationRequested')",
             (ref,),
-        )
+        ).fetchall()
+        (last,) = self._journal.execute("SELECT coalesce(max(seq), 0) FROM journal").fetchone()
+        for _, body in ahead.lines(self.machine.config.folder / "journal.sqlite", last):
+            fact = json.loads(body)
+            if fact["ref"] == ref:
+                rows.append((fact["kind"], fact.get("strategy"), fact.get("key")))
         for kind, strategy, key in rows:
             if kind == "OrderSubmitted":
                 submitted, wish = submitted + 1, (strategy, key)

@@ -7,6 +7,8 @@ steps of a story, which are plain functions, use `StoryWorld`, whose verbs advan
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 import sqlite3
 from collections.abc import Callable
@@ -191,11 +193,16 @@ class World:
         def refuse(_row: tuple[object, ...]) -> None:
             raise sqlite3.OperationalError("database or disk is full")
 
-        self.app.journal._write = refuse  # type: ignore[method-assign, assignment]  # noqa: SLF001 - a disk's seam
+        def refuse_ahead(_seq: int, _event: ev.Event) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        journal = self.app.journal  # a disk's seams
+        journal._write, journal._write_ahead = refuse, refuse_ahead  # type: ignore[method-assign, assignment]  # noqa: SLF001
 
     def free_disk(self) -> None:
         """The journal can be written again."""
-        self.app.journal.__dict__.pop("_write", None)
+        for seam in ("_write", "_write_ahead"):
+            self.app.journal.__dict__.pop(seam, None)
 
     async def kill(self) -> None:
         """The service's process dies: nothing more is written or sent, nothing is closed in order."""

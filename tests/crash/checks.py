@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from ibkr_service import journal
+from ibkr_service import ahead, journal
 from ibkr_service.core import events as ev
 from ibkr_service.core.book import Book
 from ibkr_service.core.orders import Order, OrderState
@@ -50,7 +50,9 @@ def read(path: Path) -> Facts:
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
         if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'journal'").fetchone():
             return facts  # killed while the file was made
-        for (body,) in database.execute("SELECT body FROM journal ORDER BY seq"):
+        bodies = database.execute("SELECT seq, body FROM journal ORDER BY seq").fetchall()
+        bodies += ahead.lines(path, bodies[-1][0] if bodies else 0)
+        for _, body in bodies:
             event: ev.Event = journal._decoder.decode(body)
             match event:
                 case ev.OrderSubmitted():

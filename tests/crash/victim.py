@@ -6,6 +6,7 @@ is passed so many times (`Plot.passes`), then the process sends itself SIGKILL, 
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -109,6 +110,24 @@ def _around_row(kind: str | None, *, after: bool) -> Callable[[_Countdown], None
     return install
 
 
+def _around_ahead(*, after: bool) -> Callable[[_Countdown], None]:
+    """Before or after a decision stands in the file beside the journal; its row follows."""
+
+    def install(countdown: _Countdown) -> None:
+        write = Journal._write_ahead
+
+        def hooked(self: Journal, seq: int, event: ev.Event) -> None:
+            if not after:
+                countdown.passed()
+            write(self, seq, event)
+            if after:
+                countdown.passed()
+
+        Journal._write_ahead = hooked  # type: ignore[method-assign]  # what this file is for
+
+    return install
+
+
 def _around_part(*, head: bool, after: bool) -> Callable[[_Countdown], None]:
     """Before or after a part of a snapshot of the book is stored, or the head that closes it."""
 
@@ -202,12 +221,19 @@ class _Disk:
         self._is_over = False
 
     def install(self) -> None:
-        write, transmit = Journal._write, Client._transmit
+        write, write_ahead, transmit = Journal._write, Journal._write_ahead, Client._transmit
         disk = self
 
         def hooked_write(journal: Journal, row: tuple[object, ...]) -> None:
-            disk.before(row)
+            if disk.refuses(str(row[1])):
+                raise sqlite3.OperationalError("database or disk is full")
             write(journal, row)
+
+        def hooked_write_ahead(journal: Journal, seq: int, event: ev.Event) -> None:
+            disk._orders_left -= isinstance(event, ev.OrderSubmitted)
+            if disk.refuses(event.at.isoformat()):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write_ahead(journal, seq, event)
 
         def hooked_transmit(client: Client, message: str) -> None:
             if disk._is_full and message.startswith(PLACE):
@@ -215,41 +241,44 @@ class _Disk:
             transmit(client, message)
 
         Journal._write = hooked_write  # type: ignore[method-assign]  # what this file is for
+        Journal._write_ahead = hooked_write_ahead  # type: ignore[method-assign]  # what this file is for
         Client._transmit = hooked_transmit  # type: ignore[method-assign]  # what this file is for
 
-    def before(self, row: tuple[object, ...]) -> None:
-        """Let a write pass, or raise as SQLite does on a full disk."""
+    def refuses(self, at: str) -> bool:
+        """Whether a write of this moment meets a full disk."""
         if self._is_over:
             self._countdown.passed()
-            return
-        self._orders_left -= row[2] == "OrderSubmitted"
+            return False
         if not self._is_full and self._orders_left == 0:
             self._is_full = True
-            trader.tell("disk full", row[1])
+            trader.tell("disk full", at)
         if not self._is_full:
-            return
+            return False
         if self._refused < REFUSALS:
             self._refused += 1
             self._last_refusal = SystemClock().now()
-            raise sqlite3.OperationalError("database or disk is full")
+            return True
         if not self._recovers:
             die()
         self._is_full, self._is_over = False, True
         # Not now: the order whose write is the first to pass was stamped a moment ago.
         trader.tell("disk free", self._last_refusal.isoformat())
+        return False
 
 
 POINTS: dict[str, Callable[[_Countdown], None]] = {
-    "before-commit": _around_row("OrderSubmitted", after=False),
+    "before-commit": _around_ahead(after=False),
     "after-send": _around_send(PLACE, after=True),
     "in-look": _in_look,
     "disk-full": lambda countdown: _Disk(countdown, recovers=False).install(),
     "before-fill": _around_row("Fill", after=False),
-    "after-commit": _around_row("OrderSubmitted", after=True),
+    "after-commit": _around_ahead(after=True),
     "before-send": _around_send(PLACE, after=False),
     "disk-free-again": lambda countdown: _Disk(countdown, recovers=True).install(),
     "after-look": _after_look,
     "before-cancel": _around_send(CANCEL, after=False),
+    "before-order-row": _around_row("OrderSubmitted", after=False),
+    "after-order-row": _around_row("OrderSubmitted", after=True),
     "after-sent": _around_row("OrderSent", after=True),
     "after-fill": _around_row("Fill", after=True),
     "after-cancel": _around_send(CANCEL, after=True),

@@ -96,12 +96,15 @@ def forget_one_resubscription(patch):
 
 
 def send_before_journalling(patch):
-    def later(hub, event):
-        hub.book.apply(event)
-        hub._untold.append(event)
-        asyncio.get_running_loop().call_soon(hub._journal.append, event)
+    def later(hub, event, act):
+        try:
+            return act()
+        finally:
+            hub._journal.append_ahead(event)
+            hub.book.apply(event)
+            hub._untold.append(event)
 
-    patch.setattr(Hub, "commit", later)
+    patch.setattr(Hub, "carry_out", later)
 
 
 def drop_gaps(patch):

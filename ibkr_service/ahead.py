@@ -1,0 +1,85 @@
+"""What was decided a moment ago: a file beside the journal in which an order stands before its bytes leave.
+
+To commit a row SQLite takes locks and writes pages, which is the largest part of an order's way from the tick to the
+wire. A line in a mapped file costs no call at all, and survives the death of the process as well: the pages are the
+kernel's. The row follows when the order is on its way; a start finds what a kill kept from following, and puts it in
+its place. The file's room on the disk is reserved when it is opened, so that a full disk cannot take it away later.
+
+A line is `number checksum body`. One that was not written to its end has a wrong checksum, and is none: what it says
+was not acted upon.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+SUFFIX = "-ahead"
+SIZE = 256 * 1024  # bytes; a line has less than a thousand, and is done with when its row has followed
+
+
+class Ahead:
+    """The file beside a journal, whose lock is held. Readable by the owner alone.
+
+    Raises:
+        OSError: it cannot be opened, or the disk has no room for it.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        file = os.open(f"{journal}{SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(file, 0, SIZE)
+            self._map = mmap.mmap(file, SIZE)
+        finally:
+            os.close(file)
+        self._end = 0
+
+    def put(self, seq: int, body: bytes) -> None:
+        """Write a fact that is to be a row.
+
+        Raises:
+            OSError: too many wait for their rows.
+        """
+        line = b"%d %08x %b\n" % (seq, zlib.crc32(body), body)
+        end = self._end + len(line)
+        if end > SIZE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._map[self._end : end] = line
+        self._end = end
+
+    def followed(self) -> None:
+        """All lines are rows by now, and may be written over: what is left of them has the numbers of rows."""
+        self._end = 0
+
+    def clear(self) -> None:
+        """Write over everything."""
+        self._map[:] = bytes(SIZE)
+        self._end = 0
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        self._map.close()
+
+
+def lines(journal: Path, after: int) -> Iterator[tuple[int, bytes]]:
+    """The facts beside a journal that come next after its row of this number, oldest first.
+
+    A kill leaves no hole between rows and lines, so what does not follow is of another journal, put here or taken away.
+
+    Raises:
+        OSError: the file is there and cannot be read.
+    """
+    try:
+        content = Path(f"{journal}{SUFFIX}").read_bytes()
+    except FileNotFoundError:
+        return
+    for line in content.split(b"\n"):  # JSON has no line ends of its own
+        number, _, rest = line.partition(b" ")
+        checksum, _, body = rest.partition(b" ")
+        if number == b"%d" % (after + 1) and checksum == b"%08x" % zlib.crc32(body):
+            after += 1
+            yield after, body
