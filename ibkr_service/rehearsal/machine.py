@@ -34,11 +34,22 @@ class SteppedClock:
     def __init__(self, loop: asyncio.AbstractEventLoop, epoch: datetime) -> None:
         self._loop = loop
         self._epoch = epoch
-        self.step = timedelta(0)
+        self._step = timedelta(0)
+        self._latest = (-1.0, epoch)  # it is asked many times in one instant
 
     def now(self) -> datetime:
         """Epoch, loop time, and by how much it was set."""
-        return self._epoch + self.step + timedelta(seconds=round(self._loop.time(), 6))
+        now_s = self._loop.time()
+        at_s, now = self._latest
+        if at_s != now_s:
+            now = self._epoch + self._step + timedelta(seconds=round(now_s, 6))
+            self._latest = (now_s, now)
+        return now
+
+    def set_by(self, seconds: float) -> None:
+        """Set it forward or back."""
+        self._step += timedelta(seconds=seconds)
+        self._latest = (-1.0, self._epoch)
 
 
 class Machine(World):
@@ -125,7 +136,7 @@ class Machine(World):
 
     def step_clock(self, seconds: float) -> None:
         """Set the wall clock forward or back; the loop's own time goes on evenly."""
-        self._stepped.step += timedelta(seconds=seconds)
+        self._stepped.set_by(seconds)
 
     @property
     def has_ended(self) -> bool:

@@ -17,9 +17,11 @@ from ibkr_service.sim.path import mixed
 from ibkr_service.sim.quotes import Moments, PriceSource, Quote, Trades
 from ibkr_service.sim.replay import Recording
 
+TRADED_EVERY = 4  # quotes; nothing is traded at the others, which have no last price
 SIZE = Decimal(500)
 FOREX_SIZE = Decimal(1_000_000)
 PHASES = 997
+JUST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,15 @@ class MoodyPrices:
         return Moments(first, first, last, last) if first <= last else None
 
     def trades(self, contract: Contract, from_s: float, to_s: float) -> Trades:
-        """One trade of a unit with every quote."""
+        """One trade of a unit with every fourth quote."""
         del contract
-        count = round((self._step_of(to_s) - self._step_of(from_s)) / self._step_s)
+        every_s = TRADED_EVERY * self._step_s
+        count = math.ceil(to_s / every_s - JUST) - math.ceil(from_s / every_s - JUST)
         return Trades(count, count)
 
     def _step_of(self, at_s: float) -> float:
         # All change in the same instants: what is looked at when something changes is looked at less often.
-        return math.floor(at_s / self._step_s + 1e-9) * self._step_s
+        return math.floor(at_s / self._step_s + JUST) * self._step_s
 
     def _started(self, contract: Contract) -> Quote | None:
         if contract.con_id not in self._start:
@@ -109,6 +112,8 @@ class MoodyPrices:
         bid, ask = tick * (middle - half), tick * (middle + half)
         if contract.sec_type == "CASH":
             return Quote(at, bid, ask, FOREX_SIZE, FOREX_SIZE)
+        if round(at / self._step_s) % TRADED_EVERY:
+            return Quote(at, bid, ask, SIZE, SIZE)
         return Quote(at, bid, ask, SIZE, SIZE, last=tick * middle, last_size=Decimal(1))
 
 

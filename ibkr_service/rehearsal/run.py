@@ -46,6 +46,7 @@ READY_WITHIN_S = 300.0
 AGREE_WITHIN_S = 900.0
 POLL_S = 1.0
 ORDERS_MIN = 20
+RARE = 4  # quotes of an instrument for one look at what no invariant watches: greeks, profit and loss
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,8 @@ class _Rehearsal:
             seed=plan.seed,
             started_at=plan.started_at,
             quote_interval_s=plan.quote_interval_s,
+            greeks_interval_s=RARE * plan.quote_interval_s,
+            profit_interval_s=RARE * plan.quote_interval_s,
             latency=plan.latencies,
         )
         own = StrategySpec(NAME, self._trader, restart="on_failure")

@@ -44,7 +44,7 @@ def _implied_volatility(gateway: "Gateway", session: Session, fields: Fields) ->
         session.send(frame(Answer.TICK_OPTION_COMPUTATION, req_id, CUSTOM, 0, *nothing))
         return
     greeks = black_scholes(option.right, under, strike, years, volatility)
-    session.send(answers.tick_option(req_id, CUSTOM, replace(greeks, price=price)))
+    session.send(answers.tick_option(req_id, CUSTOM, greeks._replace(price=price)))
 
 
 def _option_price(gateway: "Gateway", session: Session, fields: Fields) -> None:

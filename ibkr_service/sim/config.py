@@ -42,6 +42,8 @@ class GatewayConfig:
         latency: request name or ``*`` → least and most gateway seconds that the gateway takes to answer it.
         greeks_delay_s: least and most gateway seconds from a subscription to an option's first greeks, which real ones
             take to compute.
+        greeks_interval_s: least gateway seconds from one line's greeks to its next; 0 tells them with every quote.
+        profit_interval_s: how often profit and loss are looked at, in gateway seconds.
         hours: ``always``: markets never close; ``real``: they keep the exchanges' hours and holidays.
         checks_margin: reject orders that the account's equity does not cover.
         price_percentage_max: refuse limits farther than this from the market (109), as TWS's presets do; None for none.
@@ -66,6 +68,8 @@ class GatewayConfig:
     quote_interval_s: float = 0.0
     latency: Mapping[str, Range] = field(default_factory=dict, hash=False)
     greeks_delay_s: Range = (0.0, 0.0)
+    greeks_interval_s: float = 0.0
+    profit_interval_s: float = 1.0
     hours: str = "always"
     checks_margin: bool = True
     price_percentage_max: Decimal | None = None
@@ -85,5 +89,9 @@ class GatewayConfig:
             raise ValueError(f"quote_interval_s is a number of seconds, not {self.quote_interval_s}")
         if not 0 <= self.greeks_delay_s[0] <= self.greeks_delay_s[1] < float("inf"):
             raise ValueError(f"greeks_delay_s goes from 0 up, not {self.greeks_delay_s}")
+        if not 0 <= self.greeks_interval_s < float("inf"):
+            raise ValueError(f"greeks_interval_s is a number of seconds, not {self.greeks_interval_s}")
+        if not 0 < self.profit_interval_s < float("inf"):
+            raise ValueError(f"profit_interval_s is a positive number of seconds, not {self.profit_interval_s}")
         if self.hours not in HOURS:
             raise ValueError(f"hours are {' or '.join(HOURS)}, not {self.hours!r}")

@@ -155,6 +155,7 @@ def _line(
         delayed=kind in {DELAYED, DELAYED_FROZEN},
         has_sides=not (isinstance(instrument, Contract) and instrument.sec_type == "IND"),
         started_s=gateway.market.prices.started_s,
+        greeks_interval_s=gateway.config.greeks_interval_s,
     )
     return Line(gateway, instrument, ticks, Generics(gateway, instrument, codes), kind)
 

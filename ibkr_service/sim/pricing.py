@@ -3,7 +3,7 @@
 Options are priced by `smile.py` at the underlying's price of the same moment. Simplifications, on purpose: greeks at
 the bid, at the ask and at the last price are the model's but for the price and the implied volatility (of first order);
 an option's range within a bar is that at the extremes of its underlying; a contract of an option trades every now and
-then at the model's price.
+then at the model's price, and has no last price where its underlying has none.
 """
 
 import math
@@ -149,7 +149,8 @@ class Prices:
         ask = max(bid + tick, tick * math.ceil((model.price + half) / step))
         last = tick * max(1, round(model.price / step))
         greeks = (_at_price(model, bid), _at_price(model, ask), _at_price(model, last), model)
-        quote = Quote(under.at, bid, ask, OPTION_SIZE, OPTION_SIZE, last, Decimal(1), greeks=greeks)
+        traded = (last, Decimal(1)) if under.last is not None else (None, None)
+        quote = Quote(under.at, bid, ask, OPTION_SIZE, OPTION_SIZE, *traded, greeks=greeks)
         if len(self._options) >= _OPTIONS_KNOWN_MAX:
             self._options.clear()
         self._options[option.con_id] = quote

@@ -3,6 +3,8 @@
 TWS looks about once a second and says what has changed. Here too; but between two quotes nothing can change, so that a
 stream sleeps until the next quote, the next fill or midnight, and then looks at the second at which it would have
 looked anyway. A night of quotes four times a minute costs a tenth of looking every second.
+
+A gateway that is set to look less often looks at everything in the same seconds: one wake-up, and one write per client.
 """
 
 import math
@@ -21,7 +23,7 @@ from ibkr_service.sim.wire import Fields
 if TYPE_CHECKING:
     from ibkr_service.sim.gateway import Gateway
 
-LOOK_S: Final = 1.0
+LOOK_S: Final = 1.0  # each stream in seconds of its own, as it began
 SLEEP_MAX_S: Final = 60.0
 PNL, PNL_SINGLE = "pnl", "pnl single"
 
@@ -50,14 +52,15 @@ class Profits(Stream):
         self._account = account
         self._write = write
         self._positions = positions
-        self._began_s = gateway.clock.seconds()
+        self._every_s = gateway.config.profit_interval_s
+        self._began_s = gateway.clock.seconds() if self._every_s <= LOOK_S else 0.0
         self._said = b""
         self._timer: Timer | None = None
         self._due_s = math.inf
 
     def start(self) -> None:
         """Say what there is, and go on."""
-        self._look_at(self._began_s + LOOK_S)
+        self._look_at(self._second_after(self._gateway.clock.seconds()))
         self._say()
 
     def close(self) -> None:
@@ -96,7 +99,8 @@ class Profits(Stream):
 
     def _second_after(self, moment_s: float) -> float:
         """The next of our seconds; a timer may come a trifle early."""
-        return self._began_s + (math.floor((moment_s - self._began_s) / LOOK_S + _JUST_S) + 1) * LOOK_S
+        number = math.floor((moment_s - self._began_s) / self._every_s + _JUST_S) + 1
+        return self._began_s + number * self._every_s
 
     def _quiet_until_s(self, now_s: float) -> float:
         """Until when nothing can change, short of a fill."""

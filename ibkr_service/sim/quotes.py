@@ -5,15 +5,13 @@ nothing is computed) and the path the same however many clients watch it, and fr
 well: `moments` says when a price was extreme, so that a bar of any size costs four quotes.
 """
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple, Protocol
 
 from ibkr_service.sim.contracts import Contract
 
 
-@dataclass(frozen=True, slots=True)
-class Greeks:
+class Greeks(NamedTuple):
     """An option's model values; `theta` per day, `vega` per volatility point of one hundredth."""
 
     price: float

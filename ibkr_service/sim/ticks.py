@@ -1,5 +1,6 @@
 """Ticks: what a market data line says as quotes change, leaving out what it has said already, as IB does."""
 
+import math
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final, NamedTuple
@@ -56,14 +57,26 @@ class Ticks:
         delayed: whether the types are those of delayed data.
         has_sides: an index has no bid and no ask.
         started_s: gateway second 0, in seconds since 1970.
+        greeks_interval_s: least gateway seconds from an option's greeks to the next.
     """
 
-    def __init__(self, session: Session, req_id: int, *, delayed: bool, has_sides: bool, started_s: float) -> None:
+    def __init__(  # noqa: PLR0913 - each is a property of the line
+        self,
+        session: Session,
+        req_id: int,
+        *,
+        delayed: bool,
+        has_sides: bool,
+        started_s: float,
+        greeks_interval_s: float = 0.0,
+    ) -> None:
         self._session = session
         self._req_id = req_id
         self._delayed = delayed
         self._has_sides = has_sides
         self._started_s = started_s
+        self._greeks_interval_s = greeks_interval_s
+        self._greeks_due_s = -math.inf
         self._said: dict[int, object] = {}
         self._sides: tuple[Decimal, ...] = ()
         self._day: Day | None = None
@@ -79,7 +92,8 @@ class Ticks:
             self._say_last(quote, quote.last, quote.last_size)
         if day is not self._day:  # mostly it is the same one as before
             self._say_day(day)
-        if quote.greeks is not None:
+        if quote.greeks is not None and quote.at >= self._greeks_due_s:
+            self._greeks_due_s = quote.at + self._greeks_interval_s
             self._say_greeks(quote.greeks)
         if self._out:
             out, self._out = self._out, []
