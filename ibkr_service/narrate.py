@@ -10,9 +10,17 @@ from ibkr_service.core.orders import UNCERTAIN
 
 log = structlog.get_logger("ibkr_service.events")
 
+SILENT = frozenset(
+    {ev.AccountValueReported, ev.PortfolioReported, ev.PnlReported, ev.PositionPnlReported, ev.CommissionReported}
+    | {ev.OrderStatusReported, ev.OpenOrderReported}
+)
+"""Most of what arrives, and nothing to read: it need not be held against every row of the table."""
+
 
 def say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per kind of event, as in a table
     """Log an event that a person wants to know of."""
+    if type(event) in SILENT:
+        return
     match event:
         case ev.LinkChanged(after=Link.READY):
             log.info("link", state="READY", before=event.before.name, session=event.session)

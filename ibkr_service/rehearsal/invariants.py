@@ -357,15 +357,18 @@ class Watch:
     def _look_at_lines(self) -> None:
         seen: set[object] = set()
         twice: set[object] = set()
+        names: dict[object, object] = {}
         for session in self.machine.gateway.sessions:
             if session.client_id != self.machine.client_id:
                 continue
             for stream in session.streams.values():
                 if stream.is_market_data:
-                    key = getattr(stream, "_instrument", None)
+                    instrument = getattr(stream, "_instrument", None)
+                    key = getattr(instrument, "key", None)
                     (twice if key in seen else seen).add(key)
+                    names[key] = getattr(instrument, "local_symbol", instrument)
         for key in twice & self._twice:
-            self.breach("lines", f"two market-data lines for {getattr(key, 'local_symbol', key)}")
+            self.breach("lines", f"two market-data lines for {names[key]}")
         self._twice = twice
         if self.counts_lines:
             surplus = self.lines_open() - len(self.wanted())

@@ -69,6 +69,7 @@ class Machine(World):
         self.network.latency_s = latency_s
         self.mood = MOODS["calm"]
         self.step_s = 5.0  # between two quotes of an instrument
+        self.has_figures = True  # of the day
         self.lives = 0
         self.is_up = False
         self.ended_s: dict[int, float] = {}  # when each life began to end
@@ -92,7 +93,7 @@ class Machine(World):
 
     async def start_gateway(self) -> None:
         """Let a gateway listen whose market is in this machine's mood."""
-        gateway = MoodyGateway(self.config.gateway, self.mood, self.step_s)
+        gateway = MoodyGateway(self.config.gateway, self.mood, self.step_s, has_figures=self.has_figures)
         self._server = await serve(gateway, self.config.session.host, self.port)
         self._begin_script()
 

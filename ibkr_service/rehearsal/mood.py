@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from ibkr_service.sim import Gateway, GatewayConfig
-from ibkr_service.sim.contracts import Contract
+from ibkr_service.sim.contracts import Contract, Instrument
+from ibkr_service.sim.figures import Day, Figures
 from ibkr_service.sim.path import mixed
 from ibkr_service.sim.quotes import Moments, PriceSource, Quote, Trades
 from ibkr_service.sim.replay import Recording
@@ -22,6 +23,7 @@ SIZE = Decimal(500)
 FOREX_SIZE = Decimal(1_000_000)
 PHASES = 997
 JUST = 1e-9
+NOTHING_KNOWN = Day()
 
 
 @dataclass(frozen=True)
@@ -117,12 +119,25 @@ class MoodyPrices:
         return Quote(at, bid, ask, SIZE, SIZE, last=tick * middle, last_size=Decimal(1))
 
 
-class MoodyGateway(Gateway):
-    """A gateway whose market is in a mood."""
+class _NoFigures(Figures):
+    """Figures of a day of which nothing is known."""
 
-    def __init__(self, config: GatewayConfig, mood: Mood, step_s: float) -> None:
+    def of(self, instrument: Instrument, quote: Quote) -> Day:
+        del instrument, quote
+        return NOTHING_KNOWN
+
+
+class MoodyGateway(Gateway):
+    """A gateway whose market is in a mood; without figures of the day if need be."""
+
+    def __init__(self, config: GatewayConfig, mood: Mood, step_s: float, *, has_figures: bool = True) -> None:
         self._mood, self._step_s = mood, step_s
         super().__init__(config)
+        self._no_figures = None if has_figures else _NoFigures(self.market.prices, self.almanac)
+
+    def figures_of(self, *, delayed: bool = False) -> Figures:
+        """Open, high, low and volume of the day; none, if nobody looks at them."""
+        return self._no_figures or super().figures_of(delayed=delayed)
 
     def _source(self, tapes: dict[int, Recording]) -> PriceSource:
         return MoodyPrices(self.config.seed, self._mood, self._step_s, super()._source(tapes))

@@ -69,7 +69,7 @@ def draw(seed: int) -> Plan:
         wishes=wishes,
         started_at=rng.choices((EPOCH, BEFORE_MIDNIGHT), (8, 1))[0],
         mood=rng.choice(list(MOODS)),
-        quote_interval_s=rng.choice((8.0, 9.0, 10.0)),
+        quote_interval_s=rng.choice((10.0, 11.0, 12.0)),
         latency_s=rng.choice((0.0002, 0.0002, 0.02, 0.12)),
         latencies=rng.choice(({}, {}, {"*": (0.0, 0.5)}, {"placeOrder": (0.0, 2.0), "cancelOrder": (0.0, 2.0)})),
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import hashlib
 import io
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,24 @@ def rehearse(plan: Plan, company: Company | None = None, *, keeps: bool = False)
     """
     if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the public way to ask is an exception
         raise RuntimeError("a rehearsal has an event loop of its own: call it from a plain function")
-    with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
+    with _own_garbage(), tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
         log.configure("error", "json", stream=io.StringIO())
         return _run(_Rehearsal(plan, company or Company(), Path(folder), keeps=keeps))
+
+
+@contextmanager
+def _own_garbage() -> Iterator[None]:
+    """Collect garbage when we say so, and only what a rehearsal has made: at the same moment in every process."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
 
 
 def _run(rehearsal: _Rehearsal) -> Result:
@@ -133,6 +149,7 @@ class _Rehearsal:
         self._watch = watch = Watch(timeline)
         self.machine = Machine(self._config(), watch.told, latency_s=self._plan.latency_s)
         self.machine.mood, self.machine.step_s = MOODS[self._plan.mood], self._plan.quote_interval_s
+        self.machine.has_figures = bool(self._company.strategies)  # the one that comes with us reads none
         watch.counts_lines = not self._company.strategies  # others may hold lines for chains and streams
         watch.begin(self.machine)
         path = self._folder / "journal.sqlite"
@@ -145,6 +162,7 @@ class _Rehearsal:
                     beat.cancel()
                 await self.machine.stop_service()
                 await asyncio.sleep(POLL_S)
+                gc.collect()  # an exception that nobody saw is told when its task or future goes
                 for invariant, text in after_end(watch, path):
                     watch.breach(invariant, text)
                 self._count()
