@@ -40,6 +40,7 @@ TICK_PRICE, TICK_SIZE = b"12"  # the first byte of these messages; the second is
 LEAVES_TICKERS_ALONE = frozenset(
     str(number).encode() for number in (3, 5, 6, 7, 8, 11, 49, 53, 54, 55, 59, 61, 62, 73, 74, 94, 95, 101, 102)
 )
+CURRENT_TIME = "49\x001\x00"  # the request and its version
 BID, ASK, LAST = 1, 2, 4
 BID_SIZE, ASK_SIZE, VOLUME = 0, 3, 8
 
@@ -239,6 +240,12 @@ class Client(LibraryClient):
         elif msg:
             self.pacer.send(msg)
 
+    def reqCurrentTime(self) -> None:
+        """The heartbeat; as the library's, which takes longer to write it than all else that becomes of it."""
+        if not self.isConnected():
+            raise ConnectionError("Not connected")
+        self.sendMsg(CURRENT_TIME)
+
     def written(self, send: Callable[[], None]) -> str:
         """What one of the library's methods would send; it is not sent."""
         found: list[str] = []
@@ -334,7 +341,9 @@ class Client(LibraryClient):
                 self._handle(data[begin:end])
                 if self._resets != resets:
                     return
-                ticking = self._ticking = self._is_ticking()
+                if not ticking:
+                    ticking = self._is_ticking()
+            self._ticking = self._is_ticking()
         finally:
             self._numMsgRecv += count
             if self._resets == resets:

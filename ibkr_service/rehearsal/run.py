@@ -296,6 +296,7 @@ class _Rehearsal:
     def _count(self) -> None:
         """What the rehearsal had in it."""
         watch, gateway = self._watch, self.machine.gateway
+        changes = Counter(e.after.name for e in self.machine.events if type(e) is ev.OrderChanged)
         orders = [o for o in gateway.exchange.orders.values() if o.ticket.order_ref.startswith("ibs.")]
         combos = [o for o in orders if isinstance(o.instrument, Combo)]
         counts = {
@@ -310,8 +311,7 @@ class _Rehearsal:
         }
         self._coverage.update(counts)
         for state in ("UNKNOWN", "ABSENT", "PROVISIONALLY_CANCELLED", "REJECTED"):
-            hits = sum(isinstance(e, ev.OrderChanged) and e.after.name == state for e in self.machine.events)
-            self._coverage[f"state {state}"] += hits
+            self._coverage[f"state {state}"] += changes[state]
         if self._plan.name == RANDOM and (len(watch.placed) < ORDERS_MIN or not combos):
             watch.breach("substance", f"{len(watch.placed)} orders left, {len(combos)} spreads among them")
 

@@ -7,6 +7,7 @@ on a `TappedLoop` is the service's: the gateway only accepts.
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from ibkr_service.sim.messages import Answer, Request
 from ibkr_service.sim.transport import MemoryTransport
 
 LENGTH_BYTES = 4
+_length_at = struct.Struct(">I").unpack_from
 HELLO = b"API\0"
 CONNECTIVITY = {"1100": "lost", "2110": "lost", "1101": "data lost", "1102": "data kept"}
 # With the last of these the account has been shown in full.
@@ -33,7 +35,7 @@ OPEN_ORDER = str(int(Answer.OPEN_ORDER))
 PLACE_ORDER = str(int(Request.PLACE_ORDER))
 CANCEL_ORDER = str(int(Request.CANCEL_ORDER))
 # What is looked into of all that arrives; a feed of ticks passes by.
-_TELLING = ENDS | {ERROR, OPEN_ORDER}
+_TELLING = frozenset(kind.encode() for kind in ENDS | {ERROR, OPEN_ORDER})
 CODE_FIELD = 3  # of an error message: id, version, request, code
 REF_PREFIX = "ibs."
 REF_PARTS = 5
@@ -139,7 +141,7 @@ class _Ear(asyncio.Protocol):
         return self.inner.eof_received()
 
     def data_received(self, data: bytes) -> None:
-        self._rest = self._frames(self._rest + data, self._received)
+        self._rest = self._overheard(self._rest + data if self._rest else data)
         self.inner.data_received(data)
 
     def pause_writing(self) -> None:
@@ -151,17 +153,28 @@ class _Ear(asyncio.Protocol):
     def _frames(self, data: bytes, take: Callable[[bytes], None]) -> bytes:
         at = 0
         while len(data) - at >= LENGTH_BYTES:
-            end = at + LENGTH_BYTES + int.from_bytes(data[at : at + LENGTH_BYTES])
+            end = at + LENGTH_BYTES + _length_at(data, at)[0]
             if end > len(data):
                 break
             take(data[at + LENGTH_BYTES : end])
             at = end
         return data[at:]
 
+    def _overheard(self, data: bytes) -> bytes:
+        """Look into what tells something; returns the rest. `_frames` without a call for each tick."""
+        at, size = 0, len(data)
+        while size - at >= LENGTH_BYTES:
+            begin = at + LENGTH_BYTES
+            end = begin + _length_at(data, at)[0]
+            if end > size:
+                break
+            if data[begin : data.find(b"\0", begin)] in _TELLING:
+                self._received(data[begin:end])
+            at = end
+        return data[at:]
+
     def _received(self, message: bytes) -> None:
         kind = message[: message.find(b"\0")].decode("ascii", "replace")
-        if kind not in _TELLING:
-            return
         line, now_s = self._line, self._loop.time()
         if kind in ENDS:
             line.shown.add(kind)
