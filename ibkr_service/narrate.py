@@ -17,10 +17,13 @@ SILENT = frozenset(
 """Most of what arrives, and nothing to read: it need not be held against every row of the table."""
 
 
-def say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per kind of event, as in a table
-    """Log an event that a person wants to know of."""
-    if type(event) in SILENT:
-        return
+def say(event: ev.Event) -> None:
+    """Log an event, if a person wants to know of it."""
+    if type(event) not in SILENT:
+        _say(event)
+
+
+def _say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per kind of event, as in a table
     match event:
         case ev.LinkChanged(after=Link.READY):
             log.info("link", state="READY", before=event.before.name, session=event.session)

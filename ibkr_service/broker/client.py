@@ -341,8 +341,7 @@ class Client(LibraryClient):
                 self._handle(data[begin:end])
                 if self._resets != resets:
                     return
-                if not ticking:
-                    ticking = self._is_ticking()
+                ticking = ticking or self._is_ticking()
             self._ticking = self._is_ticking()
         finally:
             self._numMsgRecv += count

@@ -1,7 +1,6 @@
 """The option calculator: the volatility that a price implies, and the price at a volatility."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 

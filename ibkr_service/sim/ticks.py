@@ -60,7 +60,7 @@ class Ticks:
         greeks_interval_s: least gateway seconds from an option's greeks to the next.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a property of the line
+    def __init__(
         self,
         session: Session,
         req_id: int,
