@@ -149,8 +149,9 @@ class Prices:
         ask = max(bid + tick, tick * math.ceil((model.price + half) / step))
         last = tick * max(1, round(model.price / step))
         greeks = (_at_price(model, bid), _at_price(model, ask), _at_price(model, last), model)
-        traded = (last, Decimal(1)) if under.last is not None else (None, None)
-        quote = Quote(under.at, bid, ask, OPTION_SIZE, OPTION_SIZE, *traded, greeks=greeks)
+        quote = Quote(under.at, bid, ask, OPTION_SIZE, OPTION_SIZE, last, Decimal(1), greeks)
+        if under.last is None:
+            quote = quote._replace(last=None, last_size=None)
         if len(self._options) >= _OPTIONS_KNOWN_MAX:
             self._options.clear()
         self._options[option.con_id] = quote
