@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,14 @@ from ibkr_service.settings import load_settings
 
 rehearsing = typer.Typer()
 
+
+class Risk(StrEnum):
+    """Whose limits hold in a rehearsal."""
+
+    WIDE = "wide"
+    OWN = "own"
+
+
 SAID_EVERY = 50  # where there is no terminal to draw a bar on
 SHOWN_FAILURES = 10  # so many are made small and told; the others are named
 
@@ -49,6 +58,7 @@ def rehearse_command(  # noqa: PLR0913 - each is an option
     jobs: Annotated[int | None, typer.Option(help="How many processes (default: one for each core).", min=1)] = None,
     listed: Annotated[bool, typer.Option("--list", help="Print the names and what they stand for.")] = False,
     settings: SettingsFile = None,
+    risk: Annotated[Risk, typer.Option(help="The limits: wide ones, or those of your settings.")] = Risk.WIDE,
     without_own: Annotated[bool, typer.Option("--alone", help="Leave the strategies of the settings out.")] = False,
 ) -> None:
     """Rehearse outages against the simulator, with no account: invariants are watched, the last line is the verdict."""
@@ -56,7 +66,7 @@ def rehearse_command(  # noqa: PLR0913 - each is an option
         Console().print(_names())
         return
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - a strategy beside settings.toml is found, as with `run`
-    company = Company() if without_own else _company(settings)
+    company = _company(settings, risk, without_own=without_own)
     if seeds is not None:
         _many([planned(RANDOM)(number) for number in range(first, first + seeds)], company, jobs)
     if every:
@@ -70,11 +80,14 @@ def rehearse_command(  # noqa: PLR0913 - each is an option
     _one(_with_faults(plan, faults), company, html)
 
 
-def _company(settings: Path | None) -> Company:
-    """The user's own strategies, with the limits and timings they would run with."""
+def _company(settings: Path | None, risk: Risk, *, without_own: bool) -> Company:
+    """The user's own strategies, with the timings they would run with; and, if wanted, their limits."""
+    if without_own and risk is Risk.WIDE:
+        return Company()
     chosen = load_settings(settings, environ=os.environ, overrides={}, live_flag=is_live(settings))
     config = config_of(chosen)
-    return Company(tuple(specs_of(chosen)), config.session)
+    limits = config.limits if risk is Risk.OWN else None
+    return Company(limits=limits) if without_own else Company(tuple(specs_of(chosen)), config.session, limits)
 
 
 def _with_faults(plan: Plan, faults: str | None) -> Plan:

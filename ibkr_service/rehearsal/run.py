@@ -312,7 +312,12 @@ class _Rehearsal:
         self._coverage.update(counts)
         for state in ("UNKNOWN", "ABSENT", "PROVISIONALLY_CANCELLED", "REJECTED"):
             self._coverage[f"state {state}"] += changes[state]
-        if self._plan.name == RANDOM and (len(watch.placed) < ORDERS_MIN or not combos):
+        # Limits of the user's own may refuse what they like.
+        if (
+            self._plan.name == RANDOM
+            and self._company.limits is None
+            and (len(watch.placed) < ORDERS_MIN or not combos)
+        ):
             watch.breach("substance", f"{len(watch.placed)} orders left, {len(combos)} spreads among them")
 
 

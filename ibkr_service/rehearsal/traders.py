@@ -12,6 +12,7 @@ import random
 from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from functools import cache
 from typing import Literal
 
 from ibkr_service.core import spreads
@@ -80,6 +81,7 @@ def wishes_of(rng: random.Random, count: int, until_s: float) -> tuple[Wish, ...
     )
 
 
+@cache
 def options_of(day: date) -> tuple[Option, Option, Option, Option]:
     """A put, a put, a call and a call on AAPL that are listed on a day, by strike, around its price."""
     universe = Universe(day)

@@ -101,6 +101,18 @@ def test_what_makes_no_sense_is_one_line(arguments, words, capsys):
     assert words in result.output
 
 
+def test_the_users_own_limits_hold_if_wanted(tmp_path):
+    """Five at most: whatever is larger does not leave, and that is no failure. Wide limits let it pass."""
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[risk]\nmax_quantity = 5\n")
+    shared = ("random", "--seed", "3", "--faults", "none", "--alone", "--settings", str(settings))
+    wide, own = run(*shared), run(*shared, "--risk", "own")
+    leaves = " leaves as order "
+    assert (wide.exit_code, own.exit_code) == (0, 0), own.output
+    assert wide.output.count(leaves) > 20
+    assert own.output.count(leaves) < wide.output.count(leaves) / 2
+
+
 def test_the_list_has_every_name():
     """With what happens, and who reported it."""
     output = run("--list").output

@@ -227,6 +227,22 @@ async def test_greeks_can_be_delayed(client):
     assert [message[2] for message in client.of(21)] == ["80", "81", "82", "83"]
 
 
+async def test_greeks_may_be_told_less_often_than_quotes():
+    """Prices with every change, greeks at once and then twenty seconds later, at the earliest."""
+    model, asks = [], []
+    for interval_s in (0.0, 20.0):
+        gateway = gateway_with(quote_interval_s=1.0, greeks_interval_s=interval_s)
+        client = RawClient(gateway)
+        subscribe(client, instrument=OPTION)
+        await asyncio.sleep(90)
+        model.append(len([message for message in client.of(21) if message[2] == "13"]))
+        asks.append(ticks(client)[2])
+        gateway.close()
+    assert asks[0] == asks[1]
+    assert model[0] > 8
+    assert 3 <= model[1] <= 5
+
+
 async def test_outside_real_hours_there_is_the_last_quote_and_silence():
     """A line opened at night shows the evening's last quote; at four in the morning it begins to move."""
     night = datetime(2026, 11, 24, 3, 59, tzinfo=NEW_YORK)

@@ -155,3 +155,21 @@ async def test_a_stream_that_is_cancelled_looks_no_more(gateway):
     assert len(gateway.clock._timers) == timers + 1
     client.session.close()
     assert len(gateway.clock._timers) == timers
+
+
+async def test_who_looks_less_often_looks_at_everything_at_once():
+    """Every ten seconds of the gateway, whenever a stream began; what it says at first is said at once."""
+    gateway = Gateway(GatewayConfig(profit_interval_s=10.0, requests_per_second_max=0))
+    client = Listener(gateway)
+    client.place(1, forex(), action="BUY", totalQuantity=1000)
+    await asyncio.sleep(3.3)
+    client.ask(Request.PNL, ACCOUNT_ID, ACCOUNT, "")
+    await asyncio.sleep(1.2)
+    client.ask(Request.PNL_SINGLE, POSITION_ID, ACCOUNT, "", EURUSD)
+    await asyncio.sleep(36)
+    kinds = {str(int(kind)) for kind in (Answer.PNL, Answer.PNL_SINGLE)}
+    said_s = [at_s for at_s, fields in client.told if fields[0] in kinds]
+    assert said_s[:2] == [3.3, 4.5]
+    assert len(said_s) >= 6
+    assert set(said_s[2:]) <= {10.0, 20.0, 30.0, 40.0}
+    gateway.close()
