@@ -47,7 +47,7 @@ READY_WITHIN_S = 300.0
 AGREE_WITHIN_S = 900.0
 POLL_S = 1.0
 ORDERS_MIN = 20
-RARE = 4  # quotes of an instrument for one look at what no invariant watches: greeks, profit and loss
+GREEKS_EVERY, PROFITS_EVERY = 4, 12  # quotes of an instrument; no invariant watches these
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,8 @@ class _Rehearsal:
             seed=plan.seed,
             started_at=plan.started_at,
             quote_interval_s=plan.quote_interval_s,
-            greeks_interval_s=RARE * plan.quote_interval_s,
-            profit_interval_s=RARE * plan.quote_interval_s,
+            greeks_interval_s=GREEKS_EVERY * plan.quote_interval_s,
+            profit_interval_s=PROFITS_EVERY * plan.quote_interval_s,
             latency=plan.latencies,
         )
         own = StrategySpec(NAME, self._trader, restart="on_failure")
