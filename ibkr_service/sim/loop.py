@@ -48,6 +48,54 @@ class Livelock(RuntimeError):
     """Callbacks follow callbacks, and time stands still."""
 
 
+class _Soon(asyncio.Handle):
+    """asyncio's handle, made without a word to the loop: hundreds of them are made in a virtual minute."""
+
+    __slots__ = ()
+
+    def __init__(  # the base class would ask the loop whether it debugs
+        self,
+        callback: Callable[..., object],
+        args: tuple[object, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
+class _Timer(asyncio.TimerHandle):
+    """asyncio's timer, likewise."""
+
+    __slots__ = ()
+
+    _scheduled: bool
+    _cancelled: bool
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[object, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+        self._when = when
+        self._scheduled = False
+
+
 class SimLoop(asyncio.BaseEventLoop):
     """An asyncio event loop with virtual time and an in-memory network.
 
@@ -63,6 +111,7 @@ class SimLoop(asyncio.BaseEventLoop):
     # Of BaseEventLoop; typeshed does not tell.
     _ready: deque[asyncio.Handle]
     _stopping: bool
+    _closed: bool
     _debug: bool
     _check_closed: Callable[[], None]
     _check_thread: Callable[[], None]
@@ -72,7 +121,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self, *, start_s: float = 0.0, latency_s: float = LATENCY_S, callbacks_max: int = CALLBACKS_MAX
     ) -> None:
         super().__init__()
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []  # asyncio's heap mixes up those of one instant
+        self._timers: list[tuple[float, int, _Timer]] = []  # asyncio's heap mixes up those of one instant
         self._cancelled = 0
         if not 0 <= start_s < math.inf:
             self.close()
@@ -96,16 +145,27 @@ class SimLoop(asyncio.BaseEventLoop):
 
         Raises `ValueError` for a time that is not a number. A timer at infinity is never due.
         """
-        self._check_closed()
+        if self._closed:
+            self._check_closed()
         if self._debug:
             self._check_thread()
             self._check_callback(callback, "call_at")
         if math.isnan(when):
             raise ValueError("a timer needs a time, not NaN")
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        timer._scheduled = True  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio's mark for "on the heap"
+        timer = _Timer(when, callback, args, self, context)
+        timer._scheduled = True  # noqa: SLF001 - asyncio's mark for "on the heap"
         heapq.heappush(self._timers, (when, next(self._timer_numbers), timer))
         return timer
+
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """Call back in the next turn, after all that was asked for before."""
+        if self._closed or self._debug:
+            return super().call_soon(callback, *args, context=context)
+        handle = _Soon(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def _timer_handle_cancelled(self, _handle: asyncio.TimerHandle) -> None:
         """Count what was cancelled; when most of the heap is, clear it out. TimerHandle.cancel() calls this."""
@@ -131,18 +191,18 @@ class SimLoop(asyncio.BaseEventLoop):
             raise Livelock(self._livelock_text())
         while timers and timers[0][0] <= self._now_s:
             timer = heapq.heappop(timers)[2]
-            timer._scheduled = False  # type: ignore[attr-defined]  # noqa: SLF001 - no longer on the heap
+            timer._scheduled = False  # noqa: SLF001 - no longer on the heap
             ready.append(timer)
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if not handle.cancelled():
+            if not handle._cancelled:  # noqa: SLF001 - its method is a call more
                 handle._run()  # noqa: SLF001 - what a loop does with its handles
 
     def _jump(self) -> None:
         """Make it the time of the next timer that was not cancelled."""
         timers = self._timers
-        while timers and timers[0][2].cancelled():
-            heapq.heappop(timers)[2]._scheduled = False  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+        while timers and timers[0][2]._cancelled:  # noqa: SLF001 - its method is a call more
+            heapq.heappop(timers)[2]._scheduled = False  # noqa: SLF001 - no longer on the heap
             self._cancelled = max(0, self._cancelled - 1)
         if self._stopping:
             return
