@@ -55,10 +55,10 @@ Feature: One dependable connection to Interactive Brokers
       When the service starts
       And 2 minutes pass
       Then the service was never READY
-      And the log has one error, GatewayUnreachable, which says "nobody listens at 127.0.0.1:7497"
-      And the service tries again after 2 seconds, then after longer and longer waits of at most 60 seconds
+      And the log has one error, NobodyListens, which says "nobody listens at 127.0.0.1:7497"
+      And the service says so again after 2 seconds, then after longer and longer waits of at most 60 seconds
       When the gateway starts
-      Then the service becomes READY within 1 minute
+      Then the service becomes READY within 1 second
 
     Scenario: The gateway accepts connections and never answers
       Given a gateway that accepts connections and never answers

@@ -328,9 +328,9 @@ def _no_error_yet(story: Story, diary: Diary, seconds: int) -> None:
     assert diary.lines(level="error") == []
 
 
-@then("the service tries again after 2 seconds, then after longer and longer waits of at most 60 seconds")
+@then("the service says so again after 2 seconds, then after longer and longer waits of at most 60 seconds")
 def _waits(diary: Diary) -> None:
-    """Each attempt leaves a line with the wait to come; a calm one after the first."""
+    """A line with the wait to come; a calm one after the first. Meanwhile it knocks at the port without a word."""
     lines = diary.lines(event="gateway connection failed")
     assert [line["attempt"] for line in lines] == list(range(1, len(lines) + 1))
     assert {line["level"] for line in lines[1:]} == {"info"}

@@ -316,6 +316,7 @@ class Questions:
                     connection.ib.stop_quotes(contract, tell=False)
                 pacer = connection.ib.client.pacer
                 pacer.defer_releases(but=max(0, lines.taken + pacer.releases - lines.cap))
+                pacer.restore(sum(line.in_gap for line in due))
                 for line in due:
                     asking.create_task(
                         self._request_line(connection, line, line.attempt), name=f"session:ask {line.instrument}"

@@ -195,11 +195,27 @@ class Decoder(LibraryDecoder):
 
 
 class Connection(LibraryConnection):
-    """Hands bytes over without the detour of an event; the library's own event is for those who listen."""
+    """Hands bytes over without the detour of an event; the library's own event is for those who listen.
+
+    The socket is opened by `dial`, before the library's client begins to count its time.
+    """
 
     def __init__(self, take: Callable[[bytes], None]) -> None:
         super().__init__()
         self._take = take
+
+    async def dial(self, host: str, port: int) -> None:
+        """Open the socket.
+
+        Raises:
+            OSError: nobody listens.
+        """
+        await super().connectAsync(host, port)
+
+    async def connectAsync(self, host: str, port: int) -> None:  # noqa: ARG002 - the library's signature
+        """Nothing is left to do, unless the peer has hung up already."""
+        if not self.isConnected():
+            raise ConnectionError("Socket disconnect")
 
     def data_received(self, data: bytes) -> None:
         """As eventkit, an exception is logged and the connection goes on."""

@@ -32,6 +32,7 @@ from ib_insync.wrapper import RequestError as LibraryRequestError
 from ibkr_service.broker.client import Client, TickWrapper
 from ibkr_service.broker.codes import CLIENT_ID_IN_USE, SUBSCRIPTION_FAILURES
 from ibkr_service.broker.datawire import DataWrapper
+from ibkr_service.broker.dialling import Patience, dial
 from ibkr_service.broker.whatif import has_margin
 from ibkr_service.clock import Clock, SystemClock
 from ibkr_service.core.errors import (
@@ -39,6 +40,7 @@ from ibkr_service.core.errors import (
     ClientIdInUse,
     GatewayError,
     GatewayUnreachable,
+    NobodyListens,
     NotLoggedIn,
     NotReady,
     RequestTimeout,
@@ -178,38 +180,42 @@ class IB(ib_insync.IB):
         port: int = 7497,
         clientId: int = 1,
         timeout: float = 20.0,  # noqa: ASYNC109
+        patience: Patience | None = None,
     ) -> IB:
         """Connect and log on; nothing is synchronised yet.
 
         Args:
-            timeout: limit in seconds for the whole of it.
+            timeout: limit in seconds, from when the port accepts. patience: how long to knock at a port that refuses;
+            None: once.
 
         Raises:
-            GatewayUnreachable: nobody listens, or the peer closed or kept silent before the handshake was done.
+            NobodyListens: as it says, to the end of the patience. GatewayUnreachable: the peer closed or kept silent
+            before the handshake was done.
             ClientIdInUse: 326. NotLoggedIn: handshake done, but no account or order id followed.
             VersionUnsupported: the gateway's protocol is outside what the decoder knows. After each, the socket is
             closed and this object is used up.
         """
         try:
-            await self._connect(host, port, clientId, timeout)
+            await self._connect(host, port, clientId, timeout, patience or Patience(0.0, 0.0))
         except BaseException:
             self.teardown()
             raise
         self._watch_the_wire()
         return self
 
-    async def _connect(self, host: str, port: int, client_id: int, timeout_s: float) -> None:
+    async def _connect(self, host: str, port: int, client_id: int, timeout_s: float, patience: Patience) -> None:
         where = f"{host}:{port}"
         self.wrapper.clientId = client_id
         with _Handshake(self, where, client_id, timeout_s) as handshake:
             try:
                 async with handshake.scope:
+                    await dial(self.client.conn, handshake.scope, host, port, timeout_s=timeout_s, patience=patience)
                     await self.client.connectAsync(host, port, client_id, timeout=None)
             except OSError as exc:  # a TimeoutError is one too
                 if handshake.failure is not None:
                     raise handshake.failure from None
                 if not isinstance(exc, TimeoutError):
-                    raise GatewayUnreachable(f"nobody listens at {where} ({exc.strerror or exc})") from exc
+                    raise NobodyListens(f"nobody listens at {where} ({exc.strerror or exc})") from exc
                 if handshake.version:
                     raise NotLoggedIn(
                         f"the gateway at {where} sent no account or order id within {timeout_s:g} s: is it logged in?"

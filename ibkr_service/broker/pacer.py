@@ -5,9 +5,10 @@ throttle lets two bursts of 45 meet in one second and is a single queue, so a ca
 requests; it is switched off, and this stands at `client.sendMsg` in its place.
 
 Two limits: `rate_per_s` messages in any second, and an even gap between everything that is not about orders. A part
-of the rate is reserved for orders. A cancel goes first; an order is sent at once or refused (`Paced`), never queued:
-a price that waited is a different wish. A heartbeat takes the next free place, before further orders: a line that is
-busy with orders must not be taken for dead. The rest waits in order of urgency.
+of the rate is reserved for orders: a quarter, or the room of one bracket while what flowed before an outage is asked
+for again (`restore`), since until then hardly an order can be priced. A cancel goes first; an order is sent at once or
+refused (`Paced`), never queued: a price that waited is a different wish. A heartbeat takes the next free place, before
+further orders: a line that is busy with orders must not be taken for dead. The rest waits in order of urgency.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ WINDOW_S = 1.0
 WAKE_MARGIN_S = 0.001  # a timer may fire a hair early; waking late costs a millisecond, waking early a busy loop
 RATE_MIN_PER_S = 5
 BURST = 10  # a fresh connection may ask this many things at once
+RESTORING_SHARE = 3  # an entry and its two exits
 
 CANCEL, ORDER, HEARTBEAT, REQUEST, RELEASE, HISTORY, ACCOUNT = range(7)
-CANCEL_MARKET_DATA = "2\0"
+MARKET_DATA, CANCEL_MARKET_DATA = "1\0", "2\0"
 # First field of a message -> urgency; all others are REQUEST.
 _URGENCY = {
     "3": ORDER,  # placeOrder
@@ -64,6 +66,7 @@ class Pacer:
         self._credit_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._silent_until_s = 0.0
+        self._to_restore = 0  # so many of the next requests for market data bring back what flowed before an outage
         self._closed = False
 
     def __len__(self) -> int:
@@ -71,7 +74,15 @@ class Pacer:
 
     @property
     def _ordinary_rate(self) -> int:
-        return max(1, self.rate_per_s - self.order_share)
+        share = min(self.order_share, RESTORING_SHARE) if self._to_restore else self.order_share
+        return max(1, self.rate_per_s - share)
+
+    def restore(self, count: int) -> None:
+        """So many of the next requests for market data bring back what flowed before an outage.
+
+        Until they have left, less is kept for orders.
+        """
+        self._to_restore = max(self._to_restore, count)
 
     def back_off(self) -> None:
         """TWS says that we talk too fast (error 100): silence for a second, then a fifth slower.
@@ -162,6 +173,7 @@ class Pacer:
             urgency, _, message = heapq.heappop(self._queue)
             if urgency > HEARTBEAT:
                 self._credit -= 1
+                self._to_restore -= self._to_restore > 0 and message.startswith(MARKET_DATA)
             self._put_on_wire(message)
 
     def _wait_s(self, urgency: int) -> float:

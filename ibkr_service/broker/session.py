@@ -17,6 +17,7 @@ What leaves: `place` and `cancel` are synchronous and see the line as it is now,
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ import structlog
 
 from ibkr_service.broker.asking import Questions
 from ibkr_service.broker.connection import Connection, LineOver
+from ibkr_service.broker.dialling import Patience
 from ibkr_service.broker.ib import IB, adopt_running_loop
 from ibkr_service.broker.lines import Lines, Taker
 from ibkr_service.broker.login import SessionConfig, choose_account
@@ -36,6 +38,7 @@ from ibkr_service.core.backoff import delays
 from ibkr_service.core.book import Book
 from ibkr_service.core.errors import (
     GatewayError,
+    NobodyListens,
     NotReady,
     Paced,
     SyncFailed,
@@ -83,6 +86,7 @@ class Session(Questions):
         self._book = book
         self._uniform = uniform
         self._paused = False
+        self._opened_s = math.inf  # loop time at which the newest connection was opened, if it was
         self.last_failure: GatewayError | None = None  # why the newest connection failed or ended
 
     # --- the life of the line ----------------------------------------------------------------------------------------
@@ -99,31 +103,44 @@ class Session(Questions):
         waits = self._fresh_delays()
         loop = asyncio.get_running_loop()
         failures = 0
+        refused_s: float | None = None  # since when nobody has listened
+        wait_s = 0.0
         while True:
             number += 1
-            began_s = loop.time()
+            self._opened_s = math.inf
+            patience = Patience(loop.time() + wait_s, refused_s) if refused_s is not None else None
             try:
-                await self._one_connection(number)
+                await self._one_connection(number, patience)
                 raise AssertionError("a connection ends with an exception")
             except GatewayError as exc:
                 if not self.config.auto_reconnect:
                     raise
-                if loop.time() - began_s > READY_RESETS_BACKOFF_S:
+                if loop.time() - self._opened_s > READY_RESETS_BACKOFF_S:
                     waits, failures = self._fresh_delays(), 0
+                if not isinstance(exc, NobodyListens):
+                    if refused_s is not None:
+                        waits = self._fresh_delays()  # it is coming up: this is no time for long waits
+                    refused_s = None
+                elif refused_s is None:
+                    refused_s = loop.time()
                 failures += 1
                 wait_s = next(waits)
                 # Kept for its words: the frames behind it would keep all that the connection knew.
                 exc.__traceback__ = exc.__context__ = exc.__cause__ = None
                 self.last_failure = exc
                 self._report_failure(exc, failures, wait_s)
-            await asyncio.sleep(wait_s)
+            if refused_s is None:
+                await asyncio.sleep(wait_s)
 
     def _fresh_delays(self) -> Any:
         config = self.config
         return delays(self._uniform, min_s=config.reconnect_delay_min_s, max_s=config.reconnect_delay_max_s)
 
     def _report_failure(self, exc: GatewayError, failures: int, wait_s: float) -> None:
-        """Say it once loudly; a gateway that is down all weekend is not news every minute."""
+        """Say it once loudly; a gateway that is down all weekend is not news every minute.
+
+        The next attempt comes after `wait_s`; at a port that refuses it begins now, and fails after so long.
+        """
         say = log.error if failures == 1 else log.info
         say(
             "gateway connection failed" if not isinstance(exc, LineOver) else "gateway connection lost",
@@ -135,8 +152,12 @@ class Session(Questions):
             retry_in_s=round(wait_s, 1),
         )
 
-    async def _one_connection(self, number: int) -> None:
-        """Open a connection, serve it until it is over, close it. Always ends with an exception."""
+    async def _one_connection(self, number: int, patience: Patience | None) -> None:
+        """Open a connection, serve it until it is over, close it. Always ends with an exception.
+
+        Args:
+            patience: how long to knock at a port that refuses; None: once.
+        """
         config = self.config
         ib = IB(config.max_rate_per_s, self._clock)
         ib.wrapper.keeps_ticks = False
@@ -145,7 +166,8 @@ class Session(Questions):
         connection.intake.client_id = config.client_id
         opened = False
         try:
-            await ib.connectAsync(config.host, config.port, config.client_id, config.connect_timeout_s)
+            await ib.connectAsync(config.host, config.port, config.client_id, config.connect_timeout_s, patience)
+            self._opened_s = asyncio.get_running_loop().time()
             self._identify(connection)
             self._connection = connection
             opened = True

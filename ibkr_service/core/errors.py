@@ -4,7 +4,8 @@
 
     ServiceError
      ├── GatewayError              the gateway or the line to it
-     │    ├── GatewayUnreachable        nobody listens, or the handshake was never answered
+     │    ├── GatewayUnreachable        the handshake was never answered, or broken off
+     │    │    └── NobodyListens            … or nobody listens at all
      │    ├── ClientIdInUse             326: another client holds our id (it is retried with the same id)
      │    ├── NotLoggedIn               handshake done, but no account or order id: a login or 2FA is pending
      │    ├── VersionUnsupported        the gateway speaks a protocol version we cannot decode
@@ -47,6 +48,10 @@ class GatewayError(ServiceError):
 
 class GatewayUnreachable(GatewayError):
     """Nobody listens at host and port, or the handshake was not answered in time."""
+
+
+class NobodyListens(GatewayUnreachable):
+    """The port refuses connections, or the machine behind it cannot be reached: there is no gateway to be annoyed."""
 
 
 class ClientIdInUse(GatewayError):

@@ -13,17 +13,20 @@ import logging
 import ib_insync
 import pytest
 
+from ibkr_service.broker.dialling import KNOCK_S, SLOW_KNOCK_S, TIRELESS_S, Patience
 from ibkr_service.broker.ib import IB, adopt_running_loop
 from ibkr_service.core.errors import (
     BrokerRefused,
     ClientIdInUse,
+    GatewayError,
     GatewayUnreachable,
+    NobodyListens,
     NotLoggedIn,
     NotReady,
     RequestTimeout,
     VersionUnsupported,
 )
-from ibkr_service.sim import GatewayConfig
+from ibkr_service.sim import Gateway, GatewayConfig, serve
 from ibkr_service.sim.messages import Answer
 from ibkr_service.sim.testing import simulated_gateway
 from ibkr_service.sim.wire import frame
@@ -144,6 +147,48 @@ async def test_nobody_listens():
     assert isinstance(error, GatewayUnreachable)
     assert "nobody listens at 127.0.0.1:4002" in str(error)
     assert took_s < 0.01
+
+
+async def knock(patience_s, limit_s=5):
+    """Connect with patience; returns the connected IB, or the error, and how long it took."""
+    loop = asyncio.get_running_loop()
+    ib, began_s = IB(), loop.time()
+    try:
+        await ib.connectAsync("127.0.0.1", PORT, 1, limit_s, Patience(began_s + patience_s, began_s))
+    except GatewayError as error:
+        return error, loop.time() - began_s
+    return ib, loop.time() - began_s
+
+
+@pytest.mark.parametrize(
+    ("away_s", "gap_s"), [(0.0, 0), (3.1, KNOCK_S), (700, KNOCK_S), (2 * TIRELESS_S, SLOW_KNOCK_S)]
+)
+async def test_a_port_that_refuses_is_knocked_at_until_it_accepts(away_s, gap_s):
+    """However long it takes; the gateway sees the one connection that is then used."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as group:
+        knocking = group.create_task(knock(10_000))
+        await asyncio.sleep(away_s)
+        gateway = await serve(Gateway(GatewayConfig(seed=5)), port=PORT)
+        ib, took_s = await knocking
+        assert took_s <= away_s + gap_s + 0.01
+        assert ib.isConnected()
+        assert loop.network.connections(PORT) == 1
+        ib.teardown()
+        await gateway.close()
+
+
+async def test_patience_has_an_end():
+    """And is not spent on a port that accepts: there the limit of the handshake holds, from the acceptance on."""
+    error, took_s = await knock(7.3)
+    assert isinstance(error, NobodyListens)
+    assert took_s == pytest.approx(7.3, abs=0.01)
+    gateway = await serve(Gateway(GatewayConfig(seed=5)), port=PORT)
+    gateway.faults.mute()
+    error, took_s = await knock(7.3)
+    assert not isinstance(error, NobodyListens)
+    assert took_s == pytest.approx(5, abs=0.01)
+    await gateway.close()
 
 
 async def test_a_mute_gateway(server):

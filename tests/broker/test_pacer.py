@@ -18,6 +18,7 @@ from ibkr_service.core.errors import Paced
 from ibkr_service.sim.loop import run
 
 CANCEL, ORDER, HEARTBEAT, REQUEST, HISTORY = "4\0", "3\0", "49\0", "9\0", "20\0"
+DATA = "1\0"
 URGENCY = {CANCEL: 0, ORDER: 1, HEARTBEAT: 2, REQUEST: 3, HISTORY: 4}
 KINDS = st.sampled_from(list(URGENCY))
 PAUSES = st.sampled_from([0.0, 0.0, 0.0, 0.0001, 0.024, 0.025, 0.3, 0.999, 1.0, 1.001, 2.5])
@@ -173,6 +174,29 @@ async def test_requests_are_spread_evenly():
     assert len(gaps) > 50
     assert max(gaps) < 0.1
     assert sum(gaps) / len(gaps) == pytest.approx(1 / 30, rel=0.1)
+
+
+async def test_what_flowed_before_an_outage_is_asked_for_at_nearly_the_full_rate():
+    """Until it has left, orders keep the room of a bracket in any second; afterwards, their quarter again."""
+    line = Line(40)
+    line.pacer.restore(100)
+    for number in range(100):
+        line.send(f"{DATA}{number}")
+    orders = 0
+    while len(line.pacer):
+        orders += line.send(f"{ORDER}{orders}")
+        await asyncio.sleep(1 / 3)
+    data = [at_s for at_s, message in line.sent if message.startswith(DATA)]
+    assert data[-1] == pytest.approx(100 / 37, abs=0.15)
+    assert orders >= 6
+    assert line.most_in_a_window() <= 40
+    await asyncio.sleep(2)
+    began_s = asyncio.get_running_loop().time()
+    for number in range(120):
+        line.send(f"{DATA}{number}")
+    await line.empty()
+    data = [at_s for at_s, message in line.sent if message.startswith(DATA)]
+    assert data[-1] - began_s == pytest.approx(120 / 30, abs=0.4)
 
 
 async def test_a_closed_pacer_sends_nothing_more():
