@@ -95,7 +95,7 @@ def incidents(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Outages: when the link was lost, why, for how long, and what it meant for streams, orders and fills."""
+    """Outages: when, why, after how many seconds noticed and READY, and what each meant for streams, orders, fills."""
     show = _Show(tables_journal.incidents_table, as_json=as_json, as_csv=as_csv)
     show("incidents", _file(settings, path), _Choice(days=days, column="began_at"))
 
@@ -235,7 +235,8 @@ class _Show:
             names, rows = choice.read(view, database)
         found = tables_journal.records_of(names, rows, unmasked=self._unmasked)
         if self._as_json:
-            print_json({"at": SystemClock().now().isoformat(), view: found})
+            whole = tables_journal.unfolded(found) if view == "incidents" else found
+            print_json({"at": SystemClock().now().isoformat(), view: whole})
         elif self._as_csv:
             sys.stdout.write(tables_journal.csv_text(names, found))
         elif found:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import sqlite3
 
-from ibkr_service.core.link import STOPPING
 from ibkr_service.core.orders import TERMINAL
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS journal (
@@ -149,40 +148,27 @@ _FILLS = f"""WITH{_EXECUTIONS},
     FROM executions e LEFT JOIN costs c USING (identity) LEFT JOIN submitted s ON s.ref = e.ref AND e.ref <> ''
     ORDER BY e.seq"""
 
-# An outage begins where the link leaves READY without being told to, and ends where it is READY again, in this process
-# or the next one. A process that was killed did not say so: its outage begins with the next start. Streams break off at
-# about the same moment.
-_INCIDENTS = f"""WITH
-    line AS (
-        SELECT seq, at, kind, body, json_extract(body, '$.before') AS before, json_extract(body, '$.after') AS after
-        FROM journal WHERE kind IN ('LinkChanged', 'ServiceStarted', 'ServiceStopped')
-    ),
-    moved AS (
-        SELECT *, lag(CASE WHEN kind = 'LinkChanged' THEN after = 'READY' ELSE kind = 'ServiceStopped' END)
-                  OVER (ORDER BY seq) AS was,
-               lag(kind) OVER (ORDER BY seq) AS kind_before, lag(seq) OVER (ORDER BY seq) AS seq_before,
-               min(CASE WHEN after = 'READY' THEN seq END)
-                   OVER (ORDER BY seq ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS ready_seq
-        FROM line
-    ),
-    began AS (
-        SELECT seq, at, seq_before, coalesce(ready_seq, 9223372036854775807) AS until, ready_seq,
-               CASE kind WHEN 'LinkChanged' THEN json_extract(body, '$.why')
-                         ELSE 'the service ended without a word' END AS why
-        FROM moved
-        WHERE (kind = 'LinkChanged' AND before = 'READY' AND json_extract(body, '$.why') <> '{STOPPING}')
-           OR (kind = 'ServiceStarted' AND was = 1 AND kind_before = 'LinkChanged')
+# What the service itself made of an outage (core/incidents.py). One that is still open has no second half.
+_INCIDENTS = """WITH closed AS MATERIALIZED (
+        SELECT at, body, json_extract(body, '$.number') AS number,
+               coalesce(json_extract(body, '$.streams'), '[]') AS streams
+        FROM journal WHERE kind = 'IncidentClosed'
     )
-    SELECT b.seq, b.at AS began_at, b.why, r.at AS ready_at,
-           round((julianday(r.at) - julianday(b.at)) * 86400, 3) AS seconds,
-           (SELECT count(DISTINCT json_extract(body, '$.instrument')) FROM journal j
-            WHERE j.seq BETWEEN b.seq_before AND b.until AND j.kind = 'Gap'
-            AND julianday(j.at) >= julianday(b.at) - 1 / 86400.0) AS streams_with_gap,
-           (SELECT count(DISTINCT j.ref) FROM journal j WHERE j.seq BETWEEN b.seq AND b.until
-            AND j.kind = 'OrderChanged' AND json_extract(j.body, '$.after') = 'UNKNOWN') AS orders_unknown,
-           (SELECT count(*) FROM journal j WHERE j.seq BETWEEN b.seq AND b.until
-            AND j.kind = 'Fill' AND json_extract(j.body, '$.recovered')) AS fills_recovered
-    FROM began b LEFT JOIN journal r ON r.seq = b.ready_seq ORDER BY b.seq"""
+    SELECT o.seq, json_extract(o.body, '$.number') AS number, o.at AS began_at,
+           json_extract(o.body, '$.cause') AS cause,
+           json_extract(c.body, '$.detected_after_s') AS detected_after_s,
+           json_extract(c.body, '$.ready_after_s') AS ready_after_s, c.at AS ended_at,
+           json_extract(c.body, '$.attempts') AS attempts, json_array_length(c.streams) AS streams_with_gap,
+           iif(c.at IS NULL, NULL, (SELECT count(*) FROM json_each(c.streams)
+               WHERE json_extract(value, '$.resubscribed'))) AS streams_resubscribed,
+           iif(c.at IS NULL, NULL, (SELECT count(*) FROM json_each(c.streams)
+               WHERE json_extract(value, '$.until') IS NULL)) AS streams_silent,
+           json_extract(c.body, '$.orders_unknown') AS orders_unknown,
+           json_extract(c.body, '$.orders_resolved') AS orders_resolved,
+           json_extract(c.body, '$.fills_recovered') AS fills_recovered,
+           c.streams, json_extract(c.body, '$.orders') AS orders
+    FROM journal o LEFT JOIN closed c ON c.number = json_extract(o.body, '$.number')
+    WHERE o.kind = 'IncidentOpened' ORDER BY o.seq"""
 
 VIEWS = {"orders": _ORDERS, "fills": _FILLS, "incidents": _INCIDENTS}
 

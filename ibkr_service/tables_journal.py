@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -35,7 +36,9 @@ _FILLS = (
     "part", "note",
 )  # fmt: skip
 _FILLS_LEAVE = ("note", "part", "currency", "realized PnL", "strategy", "commission")
-_INCIDENTS = ("began", "ready", "seconds", "gaps", "unknown", "fills", "why")
+_INCIDENTS = ("began", "noticed", "ready", "gaps", "asked anew", "silent", "unknown", "resolved", "fills", "cause")
+_INCIDENTS_LEAVE = ("asked anew", "silent", "resolved", "unknown", "fills", "gaps", "noticed")
+_LISTS = ("streams", "orders")  # columns of incidents that hold JSON
 
 
 def records_of(names: Sequence[str], rows: Iterable[tuple[Any, ...]], *, unmasked: bool = False) -> list[Record]:
@@ -99,21 +102,31 @@ def fills_table(fills: Sequence[Record], width: int = ANY_WIDTH) -> Table:
 
 
 def incidents_table(incidents: Sequence[Record], width: int = ANY_WIDTH) -> Table:
-    """The last outages; the title says how many there are."""
+    """The last outages; the title says how many there are. The times after which something was so are seconds."""
     rows: list[Row] = [
         {
             "began": _moment(incident["began_at"]),
-            "ready": _moment(incident["ready_at"]) if incident["ready_at"] else Text("not yet", style="red"),
-            "seconds": Text(NOTHING if incident["seconds"] is None else f"{incident['seconds']:,.1f}"),
-            "gaps": Text(str(incident["streams_with_gap"])),
-            "unknown": Text(str(incident["orders_unknown"])),
-            "fills": Text(str(incident["fills_recovered"])),
-            "why": Text(incident["why"]),
+            "noticed": _seconds(incident["detected_after_s"]),
+            "ready": _seconds(incident["ready_after_s"]) if incident["ended_at"] else Text("not yet", style="red"),
+            "gaps": _count(incident["streams_with_gap"]),
+            "asked anew": _count(incident["streams_resubscribed"]),
+            "silent": _count(incident["streams_silent"]),
+            "unknown": _count(incident["orders_unknown"]),
+            "resolved": _count(incident["orders_resolved"]),
+            "fills": _count(incident["fills_recovered"]),
+            "cause": Text(incident["cause"]),
         }
         for incident in incidents[-LAST:]
     ]
-    table = fitted(_INCIDENTS, rows, ("gaps", "unknown", "fills"), width, left=("began", "ready", "why"))
-    return _titled(table, incidents, "incident")
+    return _titled(fitted(_INCIDENTS, rows, _INCIDENTS_LEAVE, width, left=("began", "cause")), incidents, "incident")
+
+
+def unfolded(incidents: Sequence[Record]) -> list[Record]:
+    """Incidents with their streams and orders as lists, for a document."""
+    return [
+        {name: json.loads(value) if name in _LISTS and value is not None else value for name, value in incident.items()}
+        for incident in incidents
+    ]
 
 
 def csv_text(names: Sequence[str], records: Iterable[Record]) -> str:
@@ -133,6 +146,14 @@ def _titled(table: Table, records: Sequence[Record], what: str) -> Table:
 
 def _moment(text: str) -> Text:
     return Text(f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S}")
+
+
+def _seconds(value: float | None) -> Text:
+    return Text(NOTHING if value is None else f"{value:,.1f}")
+
+
+def _count(value: int | None) -> Text:
+    return Text(NOTHING if value is None else str(value))
 
 
 def _text(value: str | None) -> Text:

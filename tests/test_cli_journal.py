@@ -24,7 +24,7 @@ from ibkr_service.backup import back_up
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import JournalError
 from ibkr_service.journal import Journal
-from tests.test_schema import OLD
+from tests.test_schema import OLD, outage
 
 
 class Later:
@@ -87,13 +87,30 @@ def test_orders_in_a_table(path, types):
     assert len([line for line in lines if "2026-11-20" in line]) == 5
 
 
-def test_fills_and_incidents_in_tables(path, types):
+def test_fills_in_a_table(path, types):
     """Likewise."""
     fills = types("fills")
     assert "corrected" in fills
     assert "learned by asking" in fills
     assert "104.40" in fills
-    assert "the gateway closed the connection" in types("incidents")
+
+
+def test_incidents_in_all_forms(path, types):
+    """What was noticed when, and what it cost; one that goes on has no end yet."""
+    assert types("incidents") == "no incidents\n"
+    with closing(Journal(path)) as journal:
+        for fact in (*outage(1), outage(2)[0]):
+            journal.append(fact)
+    over, under_way = types("incidents").splitlines()[4:6]
+    assert " ".join(over.split()) == "2026-11-23 15:00:00 10.5 41.5 3 1 1 2 1 1 dead"
+    assert "not yet" in under_way
+    over, under_way = json.loads(types("incidents --json"))["incidents"]
+    assert [stream["instrument"] for stream in over["streams"]] == ["AAPL", "MSFT", "EUR.USD"]
+    assert over["orders"][0] == {"ref": "r1", "state": "FILLED"}
+    assert (under_way["streams"], under_way["ended_at"]) == (None, None)
+    over, under_way = csv.DictReader(io.StringIO(types("incidents --csv")))
+    assert (over["ready_after_s"], under_way["ready_after_s"]) == ("41.5", "")
+    assert json.loads(over["streams"])[0]["resubscribed"] is True
 
 
 @pytest.mark.parametrize(

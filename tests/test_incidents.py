@@ -24,8 +24,9 @@ async def test_a_half_open_socket_is_one_incident(tmp_path):
         at.world.faults.resume()
         await at.world.until(lambda: len(closed(at)) == 1, within_s=120, what="its end")
         (incident,) = closed(at)
-        assert [name for name, _ in incident.gaps] == ["AAPL"]
-        assert incident.silent == ()
+        (stream,) = incident.streams
+        assert (stream.instrument, stream.resubscribed) == ("AAPL", True)
+        assert stream.since < incident.began_at < stream.until
         assert incident.ready_after_s > 0
         assert at.world.app.book.link is Link.READY
 
@@ -38,6 +39,18 @@ async def test_1100_with_data_lost_is_one_incident(tmp_path):
         at.world.faults.restore(data_kept=False)
         await at.world.until(lambda: len(closed(at)) == 1, within_s=120, what="its end")
         assert len(opened(at)) == 1
+        assert closed(at)[0].resubscribed == 1
+
+
+async def test_a_stream_that_goes_on_by_itself_was_not_asked_for_anew(tmp_path):
+    """1102: the broker kept it."""
+    async with stage(tmp_path) as at:
+        at.world.faults.cut()
+        await at.world.until(lambda: at.world.app.book.link is Link.CUT, what="CUT")
+        at.world.faults.restore(data_kept=True)
+        await at.world.until(lambda: len(closed(at)) == 1, within_s=120, what="its end")
+        (incident,) = closed(at)
+        assert [(stream.instrument, stream.resubscribed) for stream in incident.streams] == [("AAPL", False)]
 
 
 async def test_a_start_and_an_orderly_stop_are_none(tmp_path):

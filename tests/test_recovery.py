@@ -137,7 +137,7 @@ async def test_a_restart_of_the_gateway_costs_hardly_more_than_its_messages(tmp_
             assert [o.state for o in world.app.book.orders.values()] == [OrderState.WORKING] * ORDERS
             await asyncio.sleep(3)
         incidents = world.of(ev.IncidentClosed)
-        assert [len(found.gaps) for found in incidents] == [LINES] * 4
+        assert [(len(found.streams), found.resubscribed, found.silent) for found in incidents] == [
             (LINES, LINES, ())
         ] * 4
         world.check_agreement()

@@ -6,6 +6,7 @@ parts of which one was corrected, one cancelled, one rejected, one modified and 
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,6 @@ from ibkr_service.core import events as ev
 from ibkr_service.core.combination import Spread
 from ibkr_service.core.instrument import Bag, Forex, Future, FutureOption, Index, Option, Other, Stock
 from ibkr_service.core.legs import Leg
-from ibkr_service.core.link import STOPPING, Signal
 from ibkr_service.core.orders import Intent, OrderState
 from ibkr_service.hub import Hub
 from ibkr_service.journal import Journal, export, open_readonly
@@ -67,7 +67,7 @@ def test_an_old_file_becomes_one_of_today_when_it_is_opened(old):
     journal = Journal(old)
     hub = Hub(journal)
     hub.recover()
-    assert version_of(old) == SCHEMA_VERSION == 2
+    assert version_of(old) == SCHEMA_VERSION == 3
     assert list(journal.export()) == facts
     assert len(facts) == 76
     states = [(order.key, order.state) for order in hub.book.orders.values()]
@@ -91,7 +91,7 @@ def test_a_migration_happens_at_once_or_not_at_all(old, monkeypatch):
     assert "\n".join(sqlite3.connect(old).iterdump()) == before
     assert version_of(old) == 1
     Journal(old).close()
-    assert version_of(old) == 2
+    assert version_of(old) == 3
 
 
 def test_a_file_of_today_is_left_alone(old):
@@ -108,7 +108,7 @@ def test_an_old_file_that_is_only_looked_at_has_the_views_too(old):
     with closing(open_readonly(old)) as database:
         with_views(database)
         assert len(rows(database, "orders")) == 5
-        assert len(rows(database, "incidents")) == 1
+        assert rows(database, "incidents") == []
     assert old.read_bytes() == before
 
 
@@ -170,62 +170,83 @@ def test_fills_are_the_latest_revisions(old):
     journal.close()
 
 
-def test_incidents_say_how_long_and_what_it_cost(old):
-    """One row for an outage: since when, why, until when, and what happened meanwhile."""
-    journal = Journal(old)
-    assert rows(journal._db, "incidents") == [
-        {
-            "seq": 59,
-            "began_at": "2026-11-20T14:41:54.504000+00:00",
-            "why": "the gateway closed the connection",
-            "ready_at": "2026-11-20T14:42:36.004000+00:00",
-            "seconds": 41.5,
-            "streams_with_gap": 2,
-            "orders_unknown": 0,
-            "fills_recovered": 1,
-        }
+def outage(number=1, **changes):
+    """The two facts of an incident."""
+    opened = ev.IncidentOpened(at=AT, number=number, cause="dead")
+    told = {
+        "detected_after_s": 10.5,
+        "ready_after_s": 41.5,
+        "attempts": 3,
+        "streams": (
+            ev.StreamGap(instrument="AAPL", since=AT, until=AT + timedelta(seconds=45), resubscribed=True),
+            ev.StreamGap(instrument="MSFT", since=AT, until=AT + timedelta(seconds=44)),
+            ev.StreamGap(instrument="EUR.USD", since=AT),
+        ),
+        "orders_unknown": 2,
+        "orders_resolved": 1,
+        "orders": (ev.OrderInDoubt(ref="r1", state="FILLED"), ev.OrderInDoubt(ref="r2", state="UNKNOWN")),
+        "fills_recovered": 1,
+    } | changes
+    ended_at = AT + timedelta(seconds=102)
+    return opened, ev.IncidentClosed(at=ended_at, number=number, cause="dead", began_at=AT, **told)
+
+
+def test_incidents_are_what_the_service_made_of_them(journal):
+    """One row for each, with all that it cost."""
+    for fact in outage():
+        journal.append(fact)
+    (found,) = rows(journal._db, "incidents")
+    streams, orders = json.loads(found.pop("streams")), json.loads(found.pop("orders"))
+    assert found == {
+        "seq": 1,
+        "number": 1,
+        "began_at": "2026-11-23T15:00:00+00:00",
+        "cause": "dead",
+        "detected_after_s": 10.5,
+        "ready_after_s": 41.5,
+        "ended_at": "2026-11-23T15:01:42+00:00",
+        "attempts": 3,
+        "streams_with_gap": 3,
+        "streams_resubscribed": 1,
+        "streams_silent": 1,
+        "orders_unknown": 2,
+        "orders_resolved": 1,
+        "fills_recovered": 1,
+    }
+    assert [(stream["instrument"], stream["resubscribed"], stream["until"] is None) for stream in streams] == [
+        ("AAPL", True, False),
+        ("MSFT", False, False),
+        ("EUR.USD", False, True),
     ]
-    journal.close()
-
-
-def link(hub, signal, seconds):
-    hub.record(ev.LinkSignalled(at=AT + timedelta(seconds=seconds), session=1, signal=signal, why=signal.name))
-
-
-def started(hub, run_id, seconds):
-    at = AT + timedelta(seconds=seconds)
-    hub.record(ev.ServiceStarted(at=at, run_id=run_id, mode="paper", version="0"))
+    assert orders == [{"ref": "r1", "state": "FILLED"}, {"ref": "r2", "state": "UNKNOWN"}]
 
 
 def test_an_outage_that_goes_on_has_no_end(journal):
-    """Neither has the one after which the process was killed; a start is no outage by itself."""
-    hub = Hub(journal)
-    started(hub, "1", 0)
-    link(hub, Signal.SOCKET_UP, 1)
-    link(hub, Signal.SYNCED, 2)
+    """What it cost is not known yet."""
+    before, after = outage(1, streams=(), orders=()), outage(2)
+    for fact in (*before, after[0]):
+        journal.append(fact)
+    over, under_way = rows(journal._db, "incidents")
+    assert (over["streams_with_gap"], over["streams_resubscribed"], over["streams_silent"]) == (0, 0, 0)
+    assert (under_way["number"], under_way["cause"]) == (2, "dead")
+    known = ("seq", "number", "began_at", "cause")
+    assert [value for name, value in under_way.items() if name not in known] == [None] * 12
+
+
+def test_a_file_of_version_2_gets_the_views_of_today(old):
+    """Its facts stay; its outages were derived from the link's, and are shown no more."""
+    Journal(old).close()
+    with closing(sqlite3.connect(old)) as database:
+        for name in VIEWS:
+            database.execute(f"DROP VIEW {name}")
+            database.execute(f"CREATE VIEW {name} AS SELECT 'of version 2' AS word")
+        database.execute("PRAGMA user_version=2")
+        database.commit()
+    journal = Journal(old)
+    assert version_of(old) == SCHEMA_VERSION
+    assert len(rows(journal._db, "orders")) == 5
     assert rows(journal._db, "incidents") == []
-    link(hub, Signal.UPSTREAM_LOST, 60)
-    (incident,) = rows(journal._db, "incidents")
-    assert (incident["why"], incident["ready_at"], incident["seconds"]) == ("UPSTREAM_LOST", None, None)
-    again = Hub(journal)  # killed, and started again
-    again.recover()
-    started(again, "2", 100)
-    link(again, Signal.SOCKET_UP, 101)
-    link(again, Signal.SYNCED, 102)
-    (incident,) = rows(journal._db, "incidents")
-    assert incident["seconds"] == 42
-
-
-def test_a_killed_service_is_an_incident(journal):
-    """It did not say so; the next start does."""
-    for run, begin in (("1", 0), ("2", 50)):
-        hub = Hub(journal)
-        hub.recover()
-        started(hub, run, begin)
-        link(hub, Signal.SOCKET_UP, begin + 1)
-        link(hub, Signal.SYNCED, begin + 2)
-    (incident,) = rows(journal._db, "incidents")
-    assert (incident["why"], incident["seconds"]) == ("the service ended without a word", 2)
+    journal.close()
 
 
 @pytest.mark.parametrize(
@@ -317,17 +338,3 @@ def test_a_spread_whose_legs_alone_were_reported_has_a_price_too(spread, journal
     (found,) = rows(journal._db, "orders")
     assert (found["state"], found["average_price"]) == ("FILLED", 1.2)
     assert spread.book.orders["r1"].average_price == D("1.2")
-
-
-def test_an_orderly_stop_is_no_incident(journal):
-    """Nor is the start that follows."""
-    for run, begin in (("1", 0), ("2", 50)):
-        hub = Hub(journal)
-        hub.recover()
-        started(hub, run, begin)
-        link(hub, Signal.SOCKET_UP, begin + 1)
-        link(hub, Signal.SYNCED, begin + 2)
-        at = AT + timedelta(seconds=begin + 10)
-        hub.record(ev.LinkSignalled(at=at, signal=Signal.SOCKET_DOWN, why=STOPPING))
-        hub.record(ev.ServiceStopped(at=at, reason="asked to stop"))
-    assert rows(journal._db, "incidents") == []

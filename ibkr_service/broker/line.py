@@ -54,6 +54,7 @@ class Line:
     state: LineState = LineState.WANTED
     epoch: int = 0
     in_gap: bool = False
+    asked_in_gap: bool = False  # anew, since the gap began
     flowing: bool = False  # ticks were told since the last gap
     streams_in_gap: set[Stream[StreamItem]] = field(default_factory=set)  # who was told of the gap
     had: set[str] = field(default_factory=set)  # prices from before a gap that have not come again

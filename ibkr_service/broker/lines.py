@@ -321,6 +321,7 @@ class Lines:
         line.tick, line.failure, line.rest_at = None, None, ANYTHING
         line.had.clear()
         line.tries += 1
+        line.asked_in_gap = line.in_gap
         line.due_s = now_s + FIRST_TICK_S * line.tries
         self._by_request[request] = line
         self._by_ticker[id(ticker)] = line
@@ -443,7 +444,14 @@ class Lines:
 
     def _resumed(self, line: Line) -> ev.Resumed:
         now = self._clock.now()
-        return ev.Resumed(at=now, session=self.session, instrument=line.instrument, until=now, epoch=line.epoch)
+        return ev.Resumed(
+            at=now,
+            session=self.session,
+            instrument=line.instrument,
+            until=now,
+            epoch=line.epoch,
+            resubscribed=line.asked_in_gap,
+        )
 
     def _sink(self, line: Line) -> None:
         """Let the streams of a line see every tick of its request."""
@@ -497,7 +505,7 @@ class Lines:
         line.distrust()
         if not line.flowing:
             return
-        line.flowing, line.in_gap = False, True
+        line.flowing, line.in_gap, line.asked_in_gap = False, True, False
         line.epoch += 1
         now = self._clock.now()
         gap = ev.Gap(

@@ -114,13 +114,34 @@ class IncidentOpened(Fact, frozen=True, kw_only=True, tag="IncidentOpened"):
     cause: str
 
 
+class StreamGap(msgspec.Struct, frozen=True, kw_only=True):
+    """What an outage meant for one stream.
+
+    From `since`, the last moment at which it could be trusted, to `until`; None if it had not come back when the
+    incident was closed. `resubscribed`: it was asked for anew, and did not go on by itself.
+    """
+
+    instrument: str
+    since: datetime
+    until: datetime | None = None
+    resubscribed: bool = False
+    backfilled: int = 0
+
+
+class OrderInDoubt(msgspec.Struct, frozen=True, kw_only=True):
+    """An order that could not be accounted for during an outage; `state` is what it was at the end of it."""
+
+    ref: str
+    state: str
+
+
 class IncidentClosed(Fact, frozen=True, kw_only=True, tag="IncidentClosed"):
     """An outage is over: the link is READY, farms and streams are back.
 
     `detected_after_s`: from the last moment at which data could be trusted to when we knew; `ready_after_s`: on to
-    READY. `gaps`: the streams that had one, with its length in seconds; `silent`: those that did not come back within a
-    minute of READY. `orders_unknown`: orders that could not be accounted for meanwhile, of which `orders_resolved` can
-    be now. `fills_recovered`: executions that were learned of by asking.
+    READY. `attempts`: connections that came as far as the account's state. `streams`: those that had a gap.
+    `orders_unknown`: orders that could not be accounted for meanwhile, of which `orders_resolved` can be now; `orders`
+    are these. `fills_recovered`: executions that were learned of by asking.
     """
 
     number: int
@@ -129,12 +150,21 @@ class IncidentClosed(Fact, frozen=True, kw_only=True, tag="IncidentClosed"):
     detected_after_s: float
     ready_after_s: float
     attempts: int
-    gaps: tuple[tuple[str, float], ...]
-    silent: tuple[str, ...]
-    backfilled: int
+    streams: tuple[StreamGap, ...] = ()
     orders_unknown: int
     orders_resolved: int
+    orders: tuple[OrderInDoubt, ...] = ()
     fills_recovered: int
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """The streams that did not come back within a minute of READY."""
+        return tuple(stream.instrument for stream in self.streams if stream.until is None)
+
+    @property
+    def resubscribed(self) -> int:
+        """How many streams were asked for anew."""
+        return sum(stream.resubscribed for stream in self.streams)
 
 
 # --- market data -----------------------------------------------------------------------------------------------------
@@ -224,12 +254,16 @@ class Gap(Fact, frozen=True, kw_only=True, tag="Gap"):
 
 
 class Resumed(Fact, frozen=True, kw_only=True, tag="Resumed"):
-    """The stream flows again; `backfilled` items from inside the gap were fetched afterwards."""
+    """The stream flows again; `backfilled` items from inside the gap were fetched afterwards.
+
+    `resubscribed`: it was asked for anew, and did not go on by itself.
+    """
 
     instrument: AnyInstrument
     until: datetime
     epoch: int
     backfilled: int = 0
+    resubscribed: bool = False
 
 
 class SubscriptionFailed(Fact, frozen=True, kw_only=True, tag="SubscriptionFailed"):

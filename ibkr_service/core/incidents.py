@@ -10,6 +10,7 @@ An orderly stop is no incident; a process that died is: its successor opens one,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import msgspec
@@ -35,9 +36,8 @@ class Open(msgspec.Struct):
     ready_at: datetime | None = None
     attempts: int = 0
     gaps: dict[AnyInstrument, datetime] = {}  # since when, of those that are still open
-    ended: dict[AnyInstrument, float] = {}  # seconds of each that is over
-    backfilled: int = 0
-    unknown: dict[str, bool] = {}  # reference -> whether it is known again
+    ended: dict[AnyInstrument, ev.StreamGap] = {}  # of each that is over, from its first beginning to its last end
+    unknown: dict[str, OrderState] = {}  # orders that were UNKNOWN meanwhile -> what they are now
     recovered: int = 0
 
 
@@ -119,20 +119,25 @@ class Incidents:
         if self.open is None:
             return
         since = self.open.gaps.pop(event.instrument, None)
-        if since is None:
+        if since is None or not isinstance(event, ev.Resumed):
             return
-        if isinstance(event, ev.Resumed):
-            self.open.backfilled += event.backfilled
-            self.open.ended[event.instrument] = max(0.0, (event.until - since).total_seconds())
+        before = self.open.ended.get(event.instrument)
+        self.open.ended[event.instrument] = ev.StreamGap(
+            instrument=str(event.instrument),
+            since=since if before is None else before.since,
+            until=event.until,
+            resubscribed=event.resubscribed or (before is not None and before.resubscribed),
+            backfilled=event.backfilled + (0 if before is None else before.backfilled),
+        )
 
     def _noted(self, event: ev.Event) -> None:
         if self.open is None:
             return
         match event:
             case ev.OrderChanged(after=OrderState.UNKNOWN):
-                self.open.unknown[event.ref] = False
+                self.open.unknown[event.ref] = event.after
             case ev.OrderChanged() if event.ref in self.open.unknown:
-                self.open.unknown[event.ref] = True
+                self.open.unknown[event.ref] = event.after
             case ev.Fill(recovered=True):
                 self.open.recovered += 1
             case _:
@@ -155,11 +160,19 @@ class Incidents:
                 detected_after_s=max(0.0, (found.began_at - found.since).total_seconds()),
                 ready_after_s=max(0.0, (found.ready_at - found.began_at).total_seconds()),
                 attempts=found.attempts,
-                gaps=tuple((str(instrument), seconds) for instrument, seconds in found.ended.items()),
-                silent=tuple(str(instrument) for instrument in found.gaps),
-                backfilled=found.backfilled,
+                streams=tuple(_streams(found)),
                 orders_unknown=len(found.unknown),
-                orders_resolved=sum(found.unknown.values()),
+                orders_resolved=sum(state is not OrderState.UNKNOWN for state in found.unknown.values()),
+                orders=tuple(ev.OrderInDoubt(ref=ref, state=state.name) for ref, state in found.unknown.items()),
                 fills_recovered=found.recovered,
             )
         ]
+
+
+def _streams(found: Open) -> Iterator[ev.StreamGap]:
+    """What the outage meant for each stream that had a gap."""
+    for instrument, gap in found.ended.items():
+        yield msgspec.structs.replace(gap, until=None) if instrument in found.gaps else gap
+    for instrument, since in found.gaps.items():
+        if instrument not in found.ended:
+            yield ev.StreamGap(instrument=str(instrument), since=since)

@@ -142,8 +142,8 @@ def cause_is(story: Story, words: str) -> None:
 
 @then(parsers.parse("the stream of {name} had a gap of {least:d} to {most:d} minutes"))
 def had_gap(story: Story, name: str, least: int, most: int) -> None:
-    gaps = dict(incident(story).gaps)
-    assert least * MINUTE_S <= gaps[name] <= most * MINUTE_S
+    (gap,) = [stream for stream in incident(story).streams if stream.instrument == name]
+    assert least * MINUTE_S <= (gap.until - gap.since).total_seconds() <= most * MINUTE_S
 
 
 @then(parsers.parse("it was detected within {seconds:d} seconds by the default settings"))

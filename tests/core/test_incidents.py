@@ -31,8 +31,9 @@ def gap(seconds, instrument, since=None, lost=0):
     return ev.Gap(at=at(seconds), instrument=instrument, reason="dead", since=since, epoch=1, lost=lost)
 
 
-def resumed(seconds, instrument, backfilled=0):
-    return ev.Resumed(at=at(seconds), instrument=instrument, until=at(seconds), epoch=1, backfilled=backfilled)
+def resumed(seconds, instrument, backfilled=0, *, asked=False):
+    end = at(seconds)
+    return ev.Resumed(at=end, instrument=instrument, until=end, epoch=1, backfilled=backfilled, resubscribed=asked)
 
 
 def ready(seconds=0):
@@ -62,16 +63,31 @@ def test_an_outage_is_one_incident_with_all_that_it_cost():
                 at=at(22), ref="r", before=OrderState.UNKNOWN, after=OrderState.WORKING, filled=D(0), remaining=D(1)
             ),
             ready(23),
-            resumed(24, AAPL),
+            resumed(24, AAPL, asked=True),
             resumed(25, MSFT, backfilled=4),
         ]
     )
     assert (opened.number, opened.cause) == (1, "AAPL: dead")
     assert closed.number == 1
     assert (closed.detected_after_s, closed.ready_after_s, closed.attempts) == (8.0, 13.0, 2)
-    assert closed.gaps == (("AAPL", 22.0), ("MSFT", 22.0))
-    assert (closed.silent, closed.backfilled) == ((), 4)
+    assert closed.streams == (
+        ev.StreamGap(instrument="AAPL", since=at(2), until=at(24), resubscribed=True),
+        ev.StreamGap(instrument="MSFT", since=at(3), until=at(25), backfilled=4),
+    )
+    assert (closed.silent, closed.resubscribed) == ((), 1)
     assert (closed.orders_unknown, closed.orders_resolved) == (1, 1)
+    assert closed.orders == (ev.OrderInDoubt(ref="r", state="WORKING"),)
+
+
+def test_a_stream_that_breaks_off_twice_in_an_outage_has_one_gap():
+    """From the first beginning to the last end; or without one."""
+    start = [ready(), gap(1, AAPL), link(1, Link.READY, Link.DOWN), resumed(2, AAPL, backfilled=1), gap(3, AAPL)]
+    _, closed = told([*start, ready(4), resumed(5, AAPL, backfilled=2)])
+    assert closed.streams == (ev.StreamGap(instrument="AAPL", since=at(1), until=at(5), backfilled=3),)
+    incidents = Incidents()
+    told([*start, ready(4)], incidents)
+    (closed,) = incidents.due(at(100))
+    assert (closed.streams[0].since, closed.silent) == (at(1), ("AAPL",))
 
 
 def test_a_start_and_a_stop_are_no_incidents():
