@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -43,12 +43,14 @@ from ibkr_service.core.incidents import STREAMS_MAX_S, Incidents
 from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.limits import Limits, tightened
 from ibkr_service.core.link import Link
+from ibkr_service.core.notices import Notices, Told
 from ibkr_service.core.refs import Refs, run_id
 from ibkr_service.desk import Desk
 from ibkr_service.hub import Hub
 from ibkr_service.journal import Durability, Journal
 from ibkr_service.log import library_alarms
 from ibkr_service.mailbox import Inbox
+from ibkr_service.notifying import Channel, Courier
 from ibkr_service.retention import Pruning
 from ibkr_service.settings import Settings
 from ibkr_service.supervisor import StrategySpec, Supervisor, arguments, load
@@ -89,6 +91,7 @@ class AppConfig:
     hold_limit_s: float | None = None
     claims: Path | None = None
     keep_days: int = 0
+    told: Told = field(default_factory=Told)
 
 
 def config_of(settings: Settings) -> AppConfig:
@@ -132,6 +135,12 @@ def config_of(settings: Settings) -> AppConfig:
         shutdown_timeout_s=service.shutdown_timeout_s,
         open_orders_at_shutdown=service.open_orders_at_shutdown,
         hold_limit_s=service.hold_limit_s,
+        told=Told(
+            on=frozenset(settings.notify.on),
+            after=timedelta(seconds=settings.notify.after_s),
+            hourly_max=settings.notify.hourly_max,
+            windows=tuple(window.window for window in ibkr.restart_window),
+        ),
     )
 
 
@@ -183,7 +192,7 @@ class App:
 
     Args:
         clock, rng: the wall clock and the one source of randomness. observer: sees every recorded event (for people's
-        eyes).
+        eyes). channels: where people are told of what is told by `config.told`.
     """
 
     def __init__(
@@ -194,6 +203,7 @@ class App:
         clock: Clock,
         rng: random.Random,
         observer: Callable[[ev.Event], None] | None = None,
+        channels: Sequence[Channel] = (),
     ) -> None:
         check_fitness()
         self.config = config
@@ -210,15 +220,19 @@ class App:
         except BaseException:
             self.claims.release()
             raise
-        self._observer = observer
+        self._observers = [observer] if observer is not None else []
         self._desks: list[Desk] = []
         try:
             self.hub = Hub(self.journal, self._observe, observer, absent_after_s=config.session.absent_after_s)
             self.incidents: Incidents | None = None  # not before the book is what it was
+            self.courier: Courier | None = None
             self.hub.recover()
             self.book = self.hub.book
             book = self.book
             self.incidents = Incidents(book.incidents, was_ready=book.was_ready, under_way=book.incident)
+            if channels:
+                self.courier = self._courier(channels)
+                self._observers.append(self.courier.note)
             self.inbox = Inbox(config.inbox_max)
             self.session = Session(
                 config.session,
@@ -238,6 +252,16 @@ class App:
             raise
         self.inbox.on_high = self.session.pause_reading
         self.inbox.on_low = self.session.resume_reading
+
+    def _courier(self, channels: Sequence[Channel]) -> Courier:
+        session = self.config.session
+        return Courier(
+            Notices(self.config.told, under_way=self.book.incident),
+            channels,
+            self.clock,
+            sender=f"IBKR {session.mode}, client {session.client_id}",
+            journal_refuses=lambda: bool(self.hub.unsaved),
+        )
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -318,8 +342,12 @@ class App:
                 ]
                 if self.config.keep_days:
                     upkeep.append(parts.create_task(self._prune(self.config.keep_days), name="pruning"))
+                if self.courier is not None:
+                    upkeep.append(parts.create_task(self.courier.run(), name="courier"))
                 await self.stop.wait()
                 await self._shut_down(session, strategies, pump)
+                if self.courier is not None:
+                    await self.courier.finish()
                 for task in upkeep:
                     task.cancel()
         except BaseExceptionGroup as group:
@@ -471,8 +499,8 @@ class App:
             for desk in self._desks:
                 desk.observe(event)
         narrate.say(event)
-        if self._observer is not None:
-            self._observer(event)
+        for observe in self._observers:
+            observe(event)
 
     def _send_wanted_cancels(self, among: Container[str] | None = None) -> None:
         """A cancel is desired state: what could not be sent before, or did not work, goes first now.

@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ibkr_service import __version__, daemon, log
-from ibkr_service.app import config_of, specs_of
+from ibkr_service.app import EXIT_FAILED, config_of, specs_of
+from ibkr_service.channels import channels_of
 from ibkr_service.claims import claims_folder
 from ibkr_service.cli_journal import records
 from ibkr_service.cli_market import market
@@ -43,7 +44,9 @@ from ibkr_service.cli_options import (
 from ibkr_service.cli_rehearse import rehearsing
 from ibkr_service.clock import SystemClock
 from ibkr_service.core.errors import FatalError, JournalError, ServiceError
+from ibkr_service.core.notices import Notice
 from ibkr_service.embedded import embedded_gateway
+from ibkr_service.notifying import send_to_all
 from ibkr_service.settings import SettingsError, SimulatorSettings, StrategySettings, describe, load_settings
 from ibkr_service.sim import scenarios
 from ibkr_service.story import Story
@@ -152,6 +155,7 @@ def run(  # noqa: PLR0913 - each is an option
             duration_s=length_s,
             observer=story.tell if demo else None,
             at_end=story.end if demo else lambda _app: None,
+            channels=channels_of(chosen.notify.urls),
         )
     )
     raise typer.Exit(code)
@@ -171,6 +175,7 @@ def check(
     overrides = {"ibkr.mode": mode, "ibkr.host": host, "ibkr.port": port, "ibkr.client_id": client_id}
     chosen = load_settings(settings, environ=os.environ, overrides=overrides, live_flag=live)
     specs_of(chosen)
+    channels_of(chosen.notify.urls)
     log.configure("error", "console", now=SystemClock().now)
     table = Table("key", "value", "from")
     for key, value, origin in describe(chosen):
@@ -260,6 +265,28 @@ def _stopping(stop: asyncio.Event) -> Iterator[None]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+@app.command()
+def notify(
+    *,
+    settings: SettingsFile = None,
+    test: Annotated[bool, typer.Option("--test", help="Send a test to each address.")] = False,
+) -> None:
+    """Say whom the service tells of what; with --test tell them something."""
+    chosen = load_settings(settings, environ=os.environ, overrides={}, live_flag=is_live(settings)).notify
+    channels = channels_of(chosen.urls)
+    if not channels:
+        fail("notify.urls is empty: nobody is told of anything")
+    if not test:
+        names = ", ".join(channel.name for channel in channels)
+        sys.stdout.write(f"{names}: of {', '.join(chosen.on)}\n")
+        return
+    notice = Notice(kind="test", at=SystemClock().now(), title="ibkr-service: a test", text="Notifications arrive.")
+    failures = asyncio.run(send_to_all(channels, notice))
+    for channel, failure in zip(channels, failures, strict=True):
+        sys.stdout.write(f"{channel.name}: {failure or 'sent'}\n")
+    raise typer.Exit(EXIT_FAILED if any(failures) else 0)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,6 +27,7 @@ from ibkr_service.core import events as ev
 from ibkr_service.core.errors import FatalError, ServiceError
 from ibkr_service.embedded import at_embedded, embedded_gateway
 from ibkr_service.log import mask_account
+from ibkr_service.notifying import Channel
 from ibkr_service.operations import Operations
 from ibkr_service.settings import SimulatorSettings
 from ibkr_service.sim import Server
@@ -44,7 +45,7 @@ class Daemon:
     Args:
         simulator: start an embedded gateway with these settings; None: connect to the gateway that the settings name.
         duration_s: end by itself after so many seconds, in order. observer: sees every recorded event.
-        at_end: called with the stopped service, before the process ends.
+        at_end: called with the stopped service, before the process ends. channels: where people are told.
     """
 
     config: AppConfig
@@ -54,6 +55,7 @@ class Daemon:
     duration_s: float | None = None
     observer: Callable[[ev.Event], None] | None = None
     at_end: Callable[[App], None] = lambda _app: None
+    channels: Sequence[Channel] = ()
 
 
 def run(daemon: Daemon) -> int:
@@ -114,7 +116,7 @@ async def _serve(daemon: Daemon) -> tuple[int, list[str]]:
 async def _run_app(
     daemon: Daemon, config: AppConfig, rng: random.Random, server: Server | None
 ) -> tuple[int, list[str]]:
-    app = App(config, daemon.specs, clock=daemon.clock, rng=rng, observer=daemon.observer)
+    app = App(config, daemon.specs, clock=daemon.clock, rng=rng, observer=daemon.observer, channels=daemon.channels)
     spare_the_collector()
     loop = asyncio.get_running_loop()
     operations = Operations(app)

@@ -30,7 +30,7 @@ REPEATING: Final = ("ib_insync.client", "ib_insync.wrapper")
 LEADING: Final = ("time", "level", "logger", "event")
 
 _ACCOUNT: Final = re.compile(r"\b(?:D?[FIU])\d{5,9}\b")  # DU1234567, U1234567, DF…, F…, I…
-_SECRET: Final = re.compile("secret|password|passwd|token|credential", re.IGNORECASE)
+_SECRET: Final = re.compile("secret|password|passwd|token|credential|^urls$", re.IGNORECASE)
 
 
 # --- set-up ----------------------------------------------------------------------------------------------------------

@@ -21,21 +21,25 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ibkr_service.core.notices import KINDS
 from ibkr_service.core.operator import OPERATOR
 from ibkr_service.log import is_secret, mask_account
 from ibkr_service.settings_risk import RestartWindowSettings, RiskSettings, StrategyRisk
 from ibkr_service.settings_types import (
     Account,
+    Addresses,
     ClientId,
     Count,
     EntryPoint,
     FilePath,
     FilePathOrNone,
     Host,
+    HourlyMax,
     KeepDays,
     Lines,
     Name,
     NightlyReset,
+    NoticeKinds,
     Number,
     Port,
     ProbeSeconds,
@@ -139,6 +143,15 @@ class LogSettings(Table):
     format: Literal["auto", "console", "json"] = "auto"
 
 
+class NotifySettings(Table):
+    """Whom to tell when nobody looks; nobody without `urls`."""
+
+    urls: Addresses = ()
+    on: NoticeKinds = KINDS
+    after_s: Seconds = 60.0
+    hourly_max: HourlyMax = 6
+
+
 class ServiceSettings(Table):
     """The daemon itself: its queues, its end, its watchdog."""
 
@@ -171,6 +184,7 @@ class Settings(BaseSettings):  # noqa: PLW1641  # pydantic makes the hash of a f
     journal: JournalSettings = JournalSettings()
     risk: RiskSettings = RiskSettings()
     log: LogSettings = LogSettings()
+    notify: NotifySettings = NotifySettings()
     service: ServiceSettings = ServiceSettings()
     strategies: tuple[StrategySettings, ...] = ()
     _sources: Sources = PrivateAttr(Sources())
@@ -323,6 +337,8 @@ def _field(place: Place) -> FieldInfo | None:
 def _allowed(place: Place) -> str:
     """Say in words what is accepted at `place`."""
     field = _field(place)
+    if field is None and len(place) > 1 and (whole := _field(place[:-1])) is not None and whole.description:
+        return whole.description  # of a list of which one part is wrong
     kind = field.annotation if field else None
     if field is None or kind is None:
         return "a table"
@@ -384,7 +400,7 @@ def _leaves(settings: Settings) -> Iterator[tuple[Place, Any]]:
 def _text(place: Place, value: object) -> str:  # noqa: PLR0911 - one row per kind of value
     """Write a value as the file would, on one line; accounts and what sounds secret are masked."""
     match value:
-        case _ if is_secret(str(place[-1])):
+        case _ if value and any(is_secret(str(part)) for part in place):
             return "***"
         case bool() | int() | float() | Decimal():
             return str(value).lower()

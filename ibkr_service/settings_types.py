@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from ibkr_service.core.notices import KINDS, Kind
+
 
 def not_bool(value: object) -> object:
     """Refuse true and false where a number is wanted: Python would take them for 1 and 0."""
@@ -25,6 +27,11 @@ def _none(value: object) -> object:
 def _split(value: object) -> object:
     """Read a list from one text, as a variable of the environment has it."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _addresses(value: object) -> object:
+    """As `_split`, at spaces: an address has none, but may have commas."""
+    return value.split() if isinstance(value, str) else value
 
 
 def _zone(name: str) -> str:
@@ -56,6 +63,17 @@ Lines = Annotated[Number, Field(ge=1, le=10_000)]  # what the account's market d
 Symbols = Annotated[
     tuple[str, ...], BeforeValidator(_split), Field(description='a list of symbols such as ["AAPL", "EUR.USD"]')
 ]
+Addresses = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_addresses),
+    Field(description="a list of addresses, https://appriseit.com/services/"),
+]
+NoticeKinds = Annotated[
+    tuple[Kind, ...],
+    BeforeValidator(_split),
+    Field(description="a list of " + ", ".join(f'"{kind}"' for kind in KINDS)),
+]
+HourlyMax = Annotated[Number, Field(ge=1, le=1_000)]
 Count = Annotated[Number, Field(ge=0, le=1_000_000)]
 CountOrNone = Annotated[
     Count | None, BeforeValidator(_none), Field(description='a whole number from 0 to 1000000, or "none"')

@@ -260,7 +260,7 @@ def test_what_a_strategy_may_run(load, run):
         ("[ibrk]\nport = 1", "did you mean ibkr?"),
         ("port = 1", "did you mean ibkr.port?"),
         ("[journal]\ndurabillity = 1", "did you mean journal.durability?"),
-        ("xyzzy = 1", "the tables are ibkr, simulator, journal, risk, log, service, strategies"),
+        ("xyzzy = 1", "the tables are ibkr, simulator, journal, risk, log, notify, service, strategies"),
         ('[[strategies]]\nname = "a"\nruns = "x"', "did you mean run?"),
         ('[[strategies]]\nname = "a"\nrun = "x"\nxyzzy = 1', "a strategy has name, run, params, risk, restart"),
     ],

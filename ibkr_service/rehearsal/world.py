@@ -11,7 +11,7 @@ import errno
 import os
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from ibkr_service.clock import LoopClock
 from ibkr_service.core import events as ev
 from ibkr_service.core.link import Link
 from ibkr_service.core.risk import Limits
+from ibkr_service.notifying import Channel
 from ibkr_service.settings_risk import RestartWindowSettings
 from ibkr_service.sim import Faults, Gateway, GatewayConfig, Server, serve
 from ibkr_service.sim.loop import SimLoop
@@ -63,6 +64,7 @@ class WorldConfig:
     gateway_starts: bool = True
     claims: Path | None = None
     keep_days: int = 0
+    channels: Sequence[Channel] = ()
     scenario: Scenario | None = None  # what happens to them; its needs come before what is set here
 
     def __post_init__(self) -> None:
@@ -170,7 +172,14 @@ class World:
             keep_days=self.config.keep_days,
         )
         rng = random.Random(self.config.seed)
-        self._app = App(config, self.config.strategies, clock=self._clock, rng=rng, observer=self.events.append)
+        self._app = App(
+            config,
+            self.config.strategies,
+            clock=self._clock,
+            rng=rng,
+            observer=self.events.append,
+            channels=self.config.channels,
+        )
         assert self._group is not None, "the world was entered"
         self._running = self._group.create_task(self._app.run(), name="app")
 
