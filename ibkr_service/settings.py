@@ -338,7 +338,7 @@ def _allowed(place: Place) -> str:
     """Say in words what is accepted at `place`."""
     field = _field(place)
     if field is None and len(place) > 1 and (whole := _field(place[:-1])) is not None and whole.description:
-        return whole.description  # of a list of which one part is wrong
+        field = whole  # of a list one part is wrong
     kind = field.annotation if field else None
     if field is None or kind is None:
         return "a table"
