@@ -30,7 +30,8 @@ class Ahead:
     """
 
     def __init__(self, journal: Path) -> None:
-        file = os.open(f"{journal}{SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._path = Path(f"{journal}{SUFFIX}")
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(file, 0, SIZE)
             self._map = mmap.mmap(file, SIZE)
@@ -60,9 +61,12 @@ class Ahead:
         self._map[:] = bytes(SIZE)
         self._end = 0
 
-    def close(self) -> None:
-        """Close the file; safe to call twice."""
-        self._map.close()
+    def close(self, *, needed: bool) -> None:
+        """Close the file, and remove it unless a line in it still is to be a row; safe to call twice."""
+        if not self._map.closed:
+            self._map.close()
+            if not needed:
+                self._path.unlink(missing_ok=True)
 
 
 def lines(journal: Path, after: int) -> Iterator[tuple[int, bytes]]:

@@ -339,8 +339,8 @@ class Journal:
         """Close the file; safe to call twice. What the disk refuses now is a row at the next start."""
         with suppress(JournalError):
             self.settle()
+        self._ahead.close(needed=bool(self._owed))
         self._owed = []
-        self._ahead.close()
         self._db.close()
         self._lock.close()
 

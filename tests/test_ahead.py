@@ -92,12 +92,29 @@ def test_whoever_reads_the_whole_journal_finds_it(journal):
 
 
 def test_closing_makes_it_a_row(tmp_path):
-    """And the file beside says nothing any more."""
+    """And the file beside is not needed any more."""
     journal = Journal(tmp_path / "journal.sqlite")
     journal.append_ahead(order(1))
     journal.close()
     journal.close()
     assert rows(journal) == [1]
+    assert not journal.path.with_name("journal.sqlite-ahead").exists()
+
+
+def test_a_disk_that_refuses_to_the_end_leaves_the_line_for_the_next_start(tmp_path, monkeypatch):
+    """The process ends in order, and the order is not lost."""
+
+    def full(_row):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    journal = Journal(tmp_path / "journal.sqlite")
+    journal.append_ahead(order(1))
+    monkeypatch.setattr(journal, "_write", full)
+    journal.close()
+    assert rows(journal) == []
+    successor = Journal(journal.path)
+    assert list(successor.replay()) == [order(1)]
+    successor.close()
 
 
 def test_a_line_that_was_not_written_to_its_end_is_none(journal, tmp_path):
