@@ -7,7 +7,7 @@ clients, or the gateway's socket, come and go.
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -40,12 +40,12 @@ from ibkr_service.sim.contracts import Contract, ContractSpec, Universe, Unknown
 from ibkr_service.sim.exchange import Exchange
 from ibkr_service.sim.figures import Figures
 from ibkr_service.sim.hours import Week
-from ibkr_service.sim.latency import Latency
+from ibkr_service.sim.latency import Latency, Range
 from ibkr_service.sim.manual import manual_ticket
 from ibkr_service.sim.market import Market
 from ibkr_service.sim.messages import FREE_TEXT_ID, NO_VERSION_FIELD, Request, request_id_of
 from ibkr_service.sim.misfortunes import Misfortunes
-from ibkr_service.sim.occasions import Occasions
+from ibkr_service.sim.occasions import LOGIN, Occasions
 from ibkr_service.sim.orders import Execution, Order
 from ibkr_service.sim.pacing import Pacing
 from ibkr_service.sim.practice import Practice
@@ -187,6 +187,7 @@ class Gateway:
             session.close()
             return
         self.sessions.append(session)
+        self.occasions.tell(LOGIN, session)
         session.send(answers.managed_accounts(self.config.accounts))
         session.send(answers.next_valid_id(self.next_order_id(session.client_id)))
         for code, text in START_NOTICES:
@@ -225,7 +226,7 @@ class Gateway:
             session.error(FREE_TEXT_ID, 505, "Fatal Error: Unknown message id.")
             return
         self.occasions.tell(request.value, values)
-        if self.misfortunes.ignores(request):
+        if session.is_deaf or self.misfortunes.ignores(request):
             return
         if self.is_cut and request in NEEDS_IB:
             self._upstream.append((session, values))
@@ -244,6 +245,9 @@ class Gateway:
         handler = HANDLERS.get(request) or _not_modelled(request)
         if self.config.read_only and request in ABOUT_ORDERS:
             handler = _read_only
+        failure = self.misfortunes.failure_of(request)
+        if failure is not None:
+            handler = _refusing(*failure)
         try:
             handler(self, session, Fields(values[1 if request in NO_VERSION_FIELD else 2 :]))
         except FieldError as error:
@@ -263,6 +267,10 @@ class Gateway:
         waiting, self._upstream = self._upstream, []
         for session, values in waiting:
             self._answer(session, Request(int(values[0])), values)
+
+    def slow_down(self, latency: Mapping[str, Range]) -> None:
+        """From now on think so long before answering: as the configuration's `latency`."""
+        self._latency.change(latency)
 
     @property
     def data_flows(self) -> bool:
@@ -326,9 +334,12 @@ def _read_only(_gateway: Gateway, _session: Session, _fields: Fields) -> None:
 
 def _not_modelled(request: Request) -> Handler:
     text = f"Error processing request.-'sim' : cause - {request.name.lower()} is not modelled by the simulator"
+    return _refusing(322, text)
 
+
+def _refusing(code: int, text: str) -> Handler:
     def refuse(_gateway: Gateway, _session: Session, _fields: Fields) -> None:
-        raise Refused(322, text)
+        raise Refused(code, text)
 
     return refuse
 

@@ -51,6 +51,10 @@ class Latency:
         self._drawn: dict[tuple[int, Request], int] = {}
         self._due_s: dict[tuple[int, str], float] = {}
 
+    def change(self, latency: Mapping[str, Range]) -> None:
+        """Take other ranges from now on; what is held already stays held."""
+        self._ranges = ranges_of(latency)
+
     def hold(self, client_id: int, request: Request, answer: Callable[[], None]) -> None:
         """Answer when it is time: at once, unless somebody asked for a latency."""
         if not self._ranges:

@@ -166,7 +166,8 @@ def permitted(gateway: "Gateway", session: Session, req_id: int, instrument: Ins
     Raises:
         Refused: none, with what it has asked for.
     """
-    kind, permission = session.market_data_type, gateway.config.data_permission
+    kind = session.market_data_type
+    permission = gateway.misfortunes.data_permission or gateway.config.data_permission
     is_free = isinstance(instrument, Contract) and instrument.sec_type == "CASH"
     if permission == "live" or is_free:
         return kind
@@ -191,7 +192,8 @@ def need_a_line(gateway: "Gateway") -> None:
     Raises:
         Refused: there is none, or another session of the login has the data.
     """
-    if lines_used(gateway) >= gateway.config.market_data_lines_max:
+    granted = gateway.misfortunes.lines_max
+    if lines_used(gateway) >= (gateway.config.market_data_lines_max if granted is None else granted):
         raise Refused(101, "Max number of tickers has been reached")
     if gateway.data_is_elsewhere:
         raise Refused(*COMPETING_SESSION)

@@ -12,6 +12,15 @@ ComboReports = Literal["whole", "legs only", "legs late"]
 
 
 @dataclass(slots=True)
+class Failure:
+    """How a kind of request fails, and how many more times; None for always."""
+
+    code: int
+    text: str
+    times: int | None
+
+
+@dataclass(slots=True)
 class Misfortunes:
     """Everything that goes wrong just now; by default nothing."""
 
@@ -19,6 +28,18 @@ class Misfortunes:
     lost_answers: Countdown = field(default_factory=dict)
     delayed_requests: dict[int, float] = field(default_factory=dict)
     """Message id → gateway seconds for which it is kept before it is acted upon."""
+
+    failed_requests: dict[int, list[Failure]] = field(default_factory=dict)
+    """Message id → how requests of that kind fail, the next one first."""
+
+    is_mute_on_combos: bool = False
+    """Whether contract details of a combination are never answered, as IB's legend has it."""
+
+    lines_max: int | None = None
+    """How many market data lines are granted, in place of what the configuration says."""
+
+    data_permission: str | None = None
+    """What market data a login may see, in place of what the configuration says."""
 
     rejections: list[tuple[int, str]] = field(default_factory=list)
     reject_json: str = ""
@@ -39,6 +60,18 @@ class Misfortunes:
     def ignores(self, request: int) -> bool:
         """Whether a request is swallowed; it counts as one of those to swallow."""
         return _count_down(self.ignored_requests, request)
+
+    def failure_of(self, request: int) -> tuple[int, str] | None:
+        """With which code and text a request fails; it counts as one of those to fail."""
+        waiting = self.failed_requests.get(request)
+        if not waiting:
+            return None
+        first = waiting[0]
+        if first.times is not None:
+            first.times -= 1
+            if first.times <= 0:
+                waiting.pop(0)
+        return first.code, first.text
 
     def loses(self, message: bytes) -> bool:
         """Whether an answer never leaves; it counts as one of those to lose."""

@@ -10,6 +10,9 @@ from typing import Any, Final
 ORDER: Final = "order"
 """An order has been taken; the thing is the `Order`."""
 
+LOGIN: Final = "login"
+"""A client's session has begun; the thing is the `Session`."""
+
 EXECUTION: Final = "execution"
 """Something has changed hands; the thing is the `Execution`."""
 

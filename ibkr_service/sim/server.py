@@ -15,6 +15,8 @@ from ibkr_service.sim.nightly import Nightly
 from ibkr_service.sim.session import Session
 
 DEFAULT_HOST: Final = "127.0.0.1"
+PIECE_EVERY_S: Final = 0.0002
+PIECES_WAITING_MAX: Final = 4_000
 
 
 class Connection(asyncio.Protocol):
@@ -30,6 +32,8 @@ class Connection(asyncio.Protocol):
         self._session: Session | None = None
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
+        self._pieces = bytearray()
+        self._piece_due: asyncio.TimerHandle | None = None
         self._room = 0
         self._inbox: list[bytes] = []
         self._flushing: asyncio.Handle | None = None
@@ -46,6 +50,8 @@ class Connection(asyncio.Protocol):
         if self._server.closes_next > 0:
             self._server.closes_next -= 1
             self._transport.close()
+            if not self._server.closes_next:
+                self._server.faults.say("the gateway keeps connections again", "mends")
         elif not self._server.is_mute:
             self._session = self._server.gateway.connect(self)
 
@@ -85,6 +91,7 @@ class Connection(asyncio.Protocol):
         """Hang up after what was sent."""
         if self._transport is not None and not self._is_closing:
             self._flush()
+            self._whole()
             self._is_closing = True
             self._transport.close()
 
@@ -111,6 +118,8 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
         self._flush()
+        if self._pieces:
+            self._write_piece()
         for data in inbox:
             if self._session is not None:
                 self._session.receive(data)
@@ -120,9 +129,12 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return False
-        self._room = self._server.gateway.config.write_buffer_bytes_max - transport.get_write_buffer_size()
+        unread = transport.get_write_buffer_size() + len(self._pieces)
+        self._room = self._server.gateway.config.write_buffer_bytes_max - unread
         if self._flushing is None and not self._server.is_stalled:
-            self._flushing = asyncio.get_running_loop().call_soon(self._flush)
+            loop = asyncio.get_running_loop()
+            hold_s = self._server.hold_s
+            self._flushing = loop.call_later(hold_s, self._flush) if hold_s else loop.call_soon(self._flush)
         return True
 
     def _overflow(self) -> None:
@@ -145,13 +157,48 @@ class Connection(asyncio.Protocol):
         data = b"".join(self._outbox)
         self._outbox.clear()
         self._outbox_bytes = 0
-        if not self._transport.is_closing():  # uvloop's transports refuse a write to a line that is gone
+        if self._transport.is_closing():  # uvloop's transports refuse a write to a line that is gone
+            return
+        if self._server.chunk_bytes or self._pieces:
+            self._pieces += data
+            self._write_piece()
+        else:
             self._transport.write(data)
+
+    def _write_piece(self) -> None:
+        """Write a few bytes, and the next few in a moment: each is a chunk of its own at the other end."""
+        if self._piece_due is not None or self._transport is None or self._transport.is_closing():
+            return
+        size = self._server.chunk_bytes or len(self._pieces)
+        # What is far behind goes on faster: the client is to be troubled, not to be starved.
+        size = max(size, len(self._pieces) // PIECES_WAITING_MAX)
+        self._transport.write(bytes(self._pieces[:size]))
+        del self._pieces[:size]
+        if self._pieces:
+            self._piece_due = asyncio.get_running_loop().call_later(PIECE_EVERY_S, self._next_piece)
+
+    def _next_piece(self) -> None:
+        self._piece_due = None
+        if not self._server.is_stalled:
+            self._write_piece()
+
+    def _whole(self) -> None:
+        """Write at once what waits in pieces."""
+        if self._piece_due is not None:
+            self._piece_due.cancel()
+            self._piece_due = None
+        if self._pieces and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(bytes(self._pieces))
+        self._pieces.clear()
 
     def _forget(self) -> None:
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
+        if self._piece_due is not None:
+            self._piece_due.cancel()
+            self._piece_due = None
+        self._pieces.clear()
         self._outbox.clear()
         self._outbox_bytes = 0
         self._inbox.clear()
@@ -169,6 +216,8 @@ class Server:
         self.is_mute = False
         self.is_stalled = False
         self.closes_next = 0
+        self.chunk_bytes = 0
+        self.hold_s = 0.0
         self._listener: asyncio.Server | None = None
         self._nights: asyncio.Task[None] | None = None
 

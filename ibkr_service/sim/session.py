@@ -78,6 +78,8 @@ class Session:
         self.client_id = -1
         self.market_data_type = 1
         self.streams: dict[tuple[str, int], Stream] = {}
+        self.is_deaf = False
+        """Whether its requests are swallowed, all of them, while everything else goes on."""
 
     def __repr__(self) -> str:
         return f"<Session {self.client_id} {self.state.value} [{len(self.streams)} streams]>"

@@ -4,19 +4,25 @@ Each is one sentence, the public report of somebody's money or night lost, and a
 right moments. The same script runs live (`ibkr-service simulate --scenario NAME`) and in virtual time (a `World`).
 
     scenario.py   what a scenario is, and what a script holds in its hands
+    line.py       the connection, the gateway, the line to Interactive Brokers
     orders.py     orders and fills
+    requests.py   requests and limits
 
 Whoever adds a section adds its module to `SECTIONS`.
 """
 
 from typing import Final
 
-from ibkr_service.sim.scenarios import orders
+from ibkr_service.sim.scenarios import line, orders, requests
 from ibkr_service.sim.scenarios.scenario import Bystander, Client, Scenario, Stage
 
 __all__ = ["SCENARIOS", "Bystander", "Client", "Scenario", "Stage", "named"]
 
-SECTIONS: Final = {"orders and fills": orders.SCENARIOS}
+SECTIONS: Final = {
+    "the line": line.SCENARIOS,
+    "orders and fills": orders.SCENARIOS,
+    "requests and limits": requests.SCENARIOS,
+}
 
 SCENARIOS: Final = {scenario.name: scenario for scenarios in SECTIONS.values() for scenario in scenarios}
 """Every scenario by its name."""

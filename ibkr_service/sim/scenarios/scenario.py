@@ -7,13 +7,15 @@ cancelled at any moment.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from ibkr_service.sim.config import GatewayConfig
+from ibkr_service.sim.contracts import Contract
 from ibkr_service.sim.messages import Request, named
-from ibkr_service.sim.occasions import EXECUTION, ORDER
+from ibkr_service.sim.occasions import EXECUTION, LOGIN, ORDER
 from ibkr_service.sim.orders import Execution, Order
 from ibkr_service.sim.server import Server
 
@@ -74,6 +76,7 @@ class Stage:
         self.gateway = server.gateway
         self.faults = server.faults
         self.client = client
+        self._whiles = 0
 
     @property
     def now(self) -> datetime:
@@ -89,6 +92,29 @@ class Stage:
     async def sleep_until(self, moment: datetime) -> None:
         """Let gateway time pass until a moment; none, if it is over."""
         await self.sleep(max(0.0, (moment - self.now).total_seconds()))
+
+    async def a_while(self, least_s: float = 20.0, most_s: float = 120.0) -> None:
+        """Let some gateway seconds pass: how many says the gateway's seed, so that each strikes at another moment."""
+        self._whiles += 1
+        await self.sleep(self.gateway.chance.between(least_s, most_s, f"scenario:{self._whiles}"))
+
+    async def next_login(self) -> None:
+        """Wait until a client's session begins."""
+        await self.gateway.occasions.next(LOGIN)
+
+    async def in_the_middle(self, within_s: float = 120.0) -> None:
+        """Wait for the next order, so as to strike in the middle of it; no longer than this, if none comes."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s / self.gateway.config.speed):
+                await self.next_order()
+
+    def fill_one(self) -> None:
+        """Fill an order that rests, if there is one: the first of a single contract that depends on no other."""
+        for order in self.gateway.open_orders:
+            ticket = order.ticket
+            if isinstance(order.instrument, Contract) and not ticket.parent_id and not ticket.oca_group:
+                self.faults.fill(order)
+                return
 
     async def next_order(self) -> Order:
         """Wait for the next order that the broker takes, of any client."""
@@ -126,6 +152,8 @@ class Scenario:
         script: what makes it happen.
         gateway: fields of `GatewayConfig` that it needs.
         settings: what the service has to be told, by dotted key, as on its command line.
+        lasts_s: how long it may take, in gateway seconds.
+        ends: the exit code with which the service has to end by itself; None if it has to live on.
     """
 
     name: str
@@ -134,6 +162,8 @@ class Scenario:
     script: Script
     gateway: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    lasts_s: float = 1800.0
+    ends: int | None = None
 
     def __str__(self) -> str:
         return f"{self.name}: {self.sentence}"
