@@ -8,7 +8,6 @@ book and the gateway's own records are compared.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from decimal import Decimal as D
 
 import pytest
@@ -20,69 +19,9 @@ from ibkr_service.core.instrument import Option, Stock
 from ibkr_service.core.intent import Intent
 from ibkr_service.core.orders import OrderState
 from ibkr_service.sim import scenarios
-from ibkr_service.supervisor import StrategySpec
-from tests.bdd.stage import Trader
-from tests.world import World, WorldConfig
+from tests.scenes import AAPL, MSFT, scene
 
-AAPL, MSFT = Stock("AAPL"), Stock("MSFT")
 UNCERTAIN = {OrderState.UNKNOWN, OrderState.PROVISIONALLY_CANCELLED}
-
-
-class Scene:
-    """A world in which a scenario plays, and a trader at his desk."""
-
-    def __init__(self, world, trader):
-        self.world, self.trader = world, trader
-
-    @property
-    def desk(self):
-        return self.trader.desk
-
-    @property
-    def book(self):
-        return self.world.app.book
-
-    def low(self, quantity=10, **terms):
-        """A limit so far below the market that only the scenario fills it."""
-        return Intent.buy(AAPL, quantity, **{"limit": "100", "tif": "GTC"} | terms)
-
-    async def until(self, condition, what, within_s=60.0):
-        await self.world.until(condition, within_s, what)
-
-    async def until_state(self, ref, state, within_s=60.0):
-        await self.until(lambda: self.book.orders[ref].state is state, f"{ref} {state}", within_s)
-
-    async def play_out(self):
-        """Let the script come to its end, and the service settle."""
-        await asyncio.wait([self.world._script])
-        await self.world.until_ready(120)
-        await asyncio.sleep(30)
-
-    def changes(self, ref):
-        """The states that an order was told to have gone through."""
-        return [change.after for change in self.trader.of(ev.OrderChanged) if change.ref == ref]
-
-    def fills(self, ref):
-        return [fill for fill in self.trader.of(ev.Fill) if fill.ref == ref]
-
-    def placed(self, ref):
-        """How often this reference ever reached the broker."""
-        return sum(order.ticket.order_ref == ref for order in self.world.gateway.exchange.orders.values())
-
-    def quarantined(self):
-        return dict(self.book.quarantines)
-
-
-@asynccontextmanager
-async def scene(name, folder, *, starts=True):
-    trader = Trader()
-    config = WorldConfig(folder=folder, strategies=[StrategySpec("trader", trader)], scenario=scenarios.named(name))
-    async with World(config) as world:
-        at = Scene(world, trader)
-        if starts:
-            await world.until(lambda: trader.was_started, what="the strategy")
-            await trader.desk.qualify(AAPL)
-        yield at
 
 
 async def test_fill_while_cut(tmp_path):

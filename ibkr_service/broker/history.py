@@ -16,7 +16,7 @@ import structlog
 
 from ibkr_service.broker import datawire, translate
 from ibkr_service.broker.codes import HISTORY_BUSY, HISTORY_REFUSED
-from ibkr_service.broker.historybudget import PACED_BAR_MAX_S, HistoryBudget, Toll
+from ibkr_service.broker.historybudget import PACED_BAR_MAX_S, HistoryBudget, Ticket, Toll
 from ibkr_service.clock import Clock
 from ibkr_service.core.bars import Bar, BarSize, Page, bar_size, merged, moment, pages, within
 from ibkr_service.core.errors import BrokerRefused, InvalidRequest, NotReady, RequestTimeout
@@ -267,32 +267,40 @@ class History:
             began_s = _now_s()
             await self._link(toll, left_s)
             left_s -= _now_s() - began_s
-            async with self.budget.turn(toll):
-                began_s = _now_s()
-                try:
-                    contract = translate.contract_of(instrument, await self._con_id(instrument))
+            began_s, pause_s = _now_s(), RECONNECTED_S
+            try:
+                # Before its turn: IB counts a request from when it comes, and so may not come later than its turn.
+                contract = translate.contract_of(instrument, await self._con_id(instrument))
+                left_s -= _now_s() - began_s
 
-                    async def once(ib: Any, contract: Any = contract) -> T:
+                async with self.budget.turn(toll) as ticket:
+                    began_s = _now_s()
+
+                    async def once(ib: Any, contract: Any = contract, ticket: Ticket = ticket) -> T:
+                        self.budget.leaves(ticket, ib.client.pacer.wait_s)
                         return await call(ib, contract)
 
                     attempt_s = min(ATTEMPT_S, timeout_s / TRIES_MIN, max(left_s, 1.0))
                     return await self._ask(toll.what, once, timeout_s=attempt_s)
-                except RequestTimeout:
-                    left_s -= _now_s() - began_s
-                    if left_s <= 0:
-                        raise RequestTimeout(toll.what, timeout_s) from None
-                    log.info("history not answered; asking again", what=toll.what)
-                except NotReady:
-                    left_s -= _now_s() - began_s + RECONNECTED_S
-                    if left_s <= 0:
-                        raise
-                except BrokerRefused as exc:
-                    if not is_pacing(exc) or breaches >= len(PACING_WAITS_S):
-                        raise
-                    log.warning("asked for history too often", what=toll.what, wait_s=PACING_WAITS_S[breaches])
-                    self.budget.back_off(PACING_WAITS_S[breaches])
-                    breaches += 1
-            await asyncio.sleep(RECONNECTED_S)
+            except RequestTimeout:
+                left_s -= _now_s() - began_s
+                if left_s <= 0:
+                    raise RequestTimeout(toll.what, timeout_s) from None
+                log.info("history not answered; asking again", what=toll.what)
+            except NotReady:
+                left_s -= _now_s() - began_s + RECONNECTED_S
+                if left_s <= 0:
+                    raise
+            except BrokerRefused as exc:
+                if not is_pacing(exc) or breaches >= len(PACING_WAITS_S):
+                    raise
+                wait_s = PACING_WAITS_S[breaches]
+                log.warning("asked for history too often", what=toll.what, wait_s=wait_s)
+                self.budget.back_off(wait_s)
+                if not toll.weight:
+                    pause_s = wait_s  # it waits for no turn; but if it is refused, it is not asked again at once
+                breaches += 1
+            await asyncio.sleep(pause_s)
 
     async def _link(self, toll: Toll, left_s: float) -> None:
         try:

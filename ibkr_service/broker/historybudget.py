@@ -61,6 +61,14 @@ class Waiting:
     left_s: float
 
 
+@dataclass(eq=False, slots=True)
+class Sent:
+    """A request that counts: when it left, or is about to."""
+
+    at_s: float
+    toll: Toll
+
+
 @dataclass(eq=False)
 class Ticket:
     """A turn, had or awaited."""
@@ -69,6 +77,7 @@ class Ticket:
     asked_s: float
     turn: asyncio.Future[None] = field(repr=False)
     is_open: bool = False
+    sent: Sent | None = None  # what counts of it
 
 
 class HistoryBudget:
@@ -89,7 +98,7 @@ class HistoryBudget:
         self.identical_s = identical_s
         self.open_max = open_max
         self.opened = 0  # requests that are open now
-        self._sent: deque[tuple[float, Toll]] = deque()
+        self._sent: deque[Sent] = deque()
         self._queue: list[Ticket] = []
         self._silent_until_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -104,14 +113,14 @@ class HistoryBudget:
     def used(self) -> int:
         """How many requests count within these ten minutes."""
         self._forget()
-        return sum(toll.weight for _, toll in self._sent)
+        return sum(sent.toll.weight for sent in self._sent)
 
     @asynccontextmanager
-    async def turn(self, toll: Toll) -> AsyncIterator[None]:
+    async def turn(self, toll: Toll) -> AsyncIterator[Ticket]:
         """Wait for a turn; the request counts as open until the block is left."""
         ticket = await self.enter(toll)
         try:
-            yield
+            yield ticket
         finally:
             self.leave(ticket)
 
@@ -140,6 +149,11 @@ class HistoryBudget:
             self.opened -= 1
         self._admit()
 
+    def leaves(self, ticket: Ticket, in_s: float) -> None:
+        """The request is on its way, but waits for so long behind others: IB counts it from when it comes."""
+        if ticket.sent is not None:
+            ticket.sent.at_s = max(ticket.sent.at_s, _now_s() + in_s)
+
     def back_off(self, seconds: float) -> None:
         """The broker says that we ask too often: no request that counts gets a turn for so long."""
         self._silent_until_s = max(self._silent_until_s, _now_s() + seconds)
@@ -167,7 +181,8 @@ class HistoryBudget:
             ticket.is_open = True
             self.opened += 1
             if ticket.toll.weight:
-                self._sent.append((now_s, ticket.toll))
+                ticket.sent = Sent(now_s, ticket.toll)
+                self._sent.append(ticket.sent)
             ticket.turn.set_result(None)
         if next_s < float("inf"):
             self._timer = asyncio.get_running_loop().call_at(next_s, self._admit)
@@ -178,25 +193,26 @@ class HistoryBudget:
         if not toll.weight:
             return 0.0
         times = [self._window_free_s(toll)]
-        times += [at_s + self.identical_s + MARGIN_S for at_s, t in self._sent if toll.identity == t.identity != ""]
-        similar = [at_s for at_s, sent in self._sent if toll.subject == sent.subject != ""]
+        alike = [sent for sent in self._sent if toll.identity == sent.toll.identity != ""]
+        times += [sent.at_s + self.identical_s + MARGIN_S for sent in alike]
+        similar = sorted(sent.at_s for sent in self._sent if toll.subject == sent.toll.subject != "")
         if len(similar) >= SIMILAR_MAX:
             times.append(similar[-SIMILAR_MAX] + SIMILAR_S + MARGIN_S)
         return max(times)
 
     def _window_free_s(self, toll: Toll) -> float:
-        used = sum(sent.weight for _, sent in self._sent)
+        used = sum(sent.toll.weight for sent in self._sent)
         free_s = self._silent_until_s
-        for at_s, sent in self._sent:
+        for sent in self._sent:
             if used + toll.weight <= self.requests_max:
                 break
-            used -= sent.weight
-            free_s = max(free_s, at_s + WINDOW_S + MARGIN_S)
+            used -= sent.toll.weight
+            free_s = max(free_s, sent.at_s + WINDOW_S + MARGIN_S)
         return free_s
 
     def _forget(self) -> None:
         now_s = _now_s()
-        while self._sent and now_s >= self._sent[0][0] + WINDOW_S + MARGIN_S:
+        while self._sent and now_s >= self._sent[0].at_s + WINDOW_S + MARGIN_S:
             self._sent.popleft()
 
 

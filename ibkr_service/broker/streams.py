@@ -295,6 +295,8 @@ class Streams:
                 feed.break_off(f"market data farm {farm} is down")
             elif feed.in_gap and not feed.proves_itself and feed.state is FeedState.LIVE:
                 feed.state = FeedState.WANTED
+            elif feed.state is FeedState.FAILED:
+                feed.due_s = asyncio.get_running_loop().time()  # that may have been why
         self.poke()
 
     def _refused(self, feed: Feed, code: int, text: str) -> None:

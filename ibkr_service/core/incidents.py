@@ -20,6 +20,7 @@ from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.link import STOPPING, Link
 from ibkr_service.core.orders import OrderState
 
+COMPETING_SESSION = 10197  # the data is refused for as long as another session of the login has it, and comes back
 STREAMS_MAX_S = 60.0
 SAME_OUTAGE = timedelta(seconds=1)  # a gap that is told so shortly before the link changes belongs to it
 DIED = "the service ended without a word"
@@ -118,6 +119,8 @@ class Incidents:
     def _flows(self, event: ev.Resumed | ev.SubscriptionFailed) -> None:
         if self.open is None:
             return
+        if isinstance(event, ev.SubscriptionFailed) and event.code == COMPETING_SESSION:
+            return  # each line is refused by itself: one outage all the same
         since = self.open.gaps.pop(event.instrument, None)
         if since is None or not isinstance(event, ev.Resumed):
             return

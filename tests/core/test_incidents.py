@@ -36,6 +36,10 @@ def resumed(seconds, instrument, backfilled=0, *, asked=False):
     return ev.Resumed(at=end, instrument=instrument, until=end, epoch=1, backfilled=backfilled, resubscribed=asked)
 
 
+def failed(seconds, instrument, code):
+    return ev.SubscriptionFailed(at=at(seconds), instrument=instrument, code=code, text="no data")
+
+
 def ready(seconds=0):
     return link(seconds, Link.SYNCING, Link.READY)
 
@@ -43,6 +47,21 @@ def ready(seconds=0):
 def told(facts, incidents=None):
     incidents = incidents or Incidents()
     return [said for fact in facts for said in incidents.apply(fact)]
+
+
+def test_a_competing_session_is_one_incident_however_many_lines_it_takes():
+    """Each line is refused by itself, and comes back by itself."""
+    taken = [gap(10, AAPL), failed(10, AAPL, 10197), gap(11, MSFT), failed(11, MSFT, 10197)]
+    (opened,) = told([ready(), *taken], incidents := Incidents())
+    (closed,) = told([resumed(40, AAPL), resumed(41, MSFT)], incidents)
+    assert (opened.number, closed.number) == (1, 1)
+    assert [seconds for _, seconds in closed.gaps] == [30, 30]
+
+
+def test_a_line_that_is_refused_for_good_holds_no_incident_up():
+    """It will not flow again by itself."""
+    opened, closed = told([ready(), gap(10, AAPL), failed(10, AAPL, 354)])
+    assert (opened.number, closed.number) == (1, 1)
 
 
 def test_an_outage_is_one_incident_with_all_that_it_cost():
