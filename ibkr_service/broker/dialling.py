@@ -1,8 +1,8 @@
 """Opening the socket: at a port at which nobody listens we knock until somebody does.
 
 A refused connection costs the gateway nothing: there is none. So a gateway that comes back is found within a quarter of
-a second, however long it was away, and the socket that it accepts is the one that is used: it sees one connection, not
-a knock and then a connection. Backing off is for what a gateway accepts and then drops, or never answers
+a second (after an absence of hours: within ten), and the socket that it accepts is the one that is used: it sees one
+connection, not a knock and then a connection. Backing off is for what a gateway accepts and then drops, or never answers
 (`core/backoff.py`).
 """
 
@@ -15,7 +15,7 @@ from ibkr_service.broker.client import Connection
 
 KNOCK_S = 0.25  # between two knocks
 TIRELESS_S = 3600.0  # restarts and maintenance take less; after that …
-SLOW_KNOCK_S = 1.0
+SLOW_KNOCK_S = 10.0
 
 
 async def dial(

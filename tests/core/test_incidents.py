@@ -55,7 +55,7 @@ def test_a_competing_session_is_one_incident_however_many_lines_it_takes():
     (opened,) = told([ready(), *taken], incidents := Incidents())
     (closed,) = told([resumed(40, AAPL), resumed(41, MSFT)], incidents)
     assert (opened.number, closed.number) == (1, 1)
-    assert [seconds for _, seconds in closed.gaps] == [30, 30]
+    assert [stream.until - stream.since for stream in closed.streams] == [timedelta(seconds=30)] * 2
 
 
 def test_a_line_that_is_refused_for_good_holds_no_incident_up():
