@@ -55,6 +55,11 @@ def _words(instrument: str) -> str:
         ELSE {of("symbol")} END"""
 
 
+def _part(ref: str, number: int) -> str:
+    """A part of an order's reference (core/refs.py), counted from 0."""
+    return f"""json_extract('[' || replace(json_quote({ref}), '.', '","') || ']', '$[{number}]')"""
+
+
 # What is common to the revisions of an execution: the id without what follows its last full stop (core/book.py).
 _IDENTITY = "coalesce(nullif(nullif(rtrim(exec_id, replace(exec_id, '.', '')), ''), '.'), exec_id)"
 
@@ -103,11 +108,24 @@ _ORDERS = f"""WITH{_EXECUTIONS},
                sum(c.commission) AS commission, max(c.currency) AS currency
         FROM executions e LEFT JOIN costs c USING (identity) WHERE e.ref <> '' GROUP BY e.ref
     ),
+    -- Taken in from the broker, because the journal that knew them was lost: they have states, and no submission.
+    adopted AS MATERIALIZED (
+        SELECT min(seq) AS seq, at, ref, json_object(
+            'key', 'adopted:' || {_part("ref", 4)}, 'strategy', {_part("ref", 3)},
+            'account', json_extract(body, '$.account'), 'intent', json_object(
+                'instrument', json(json_extract(body, '$.instrument')), 'action', json_extract(body, '$.action'),
+                'quantity', json_extract(body, '$.quantity'), 'order_type', json_extract(body, '$.order_type'),
+                'limit_price', json_extract(body, '$.limit_price'), 'stop_price', json_extract(body, '$.stop_price'),
+                'tif', json_extract(body, '$.tif'))) AS body
+        FROM journal WHERE kind = 'OpenOrderReported'
+            AND ref IN (SELECT ref FROM changed EXCEPT SELECT ref FROM journal WHERE kind = 'OrderSubmitted')
+        GROUP BY ref
+    ),
     joined AS (
         SELECT s.seq, s.at, s.ref, s.body, coalesce(m.body, s.body) AS terms, c.at AS changed_at, c.state, c.filled,
                c.why, d.combos, d.combos_cost, d.units, d.units_cost, d.legs_cost, d.commission, d.currency
-        FROM journal s LEFT JOIN changed c USING (ref) LEFT JOIN modified m USING (ref) LEFT JOIN done d USING (ref)
-        WHERE s.kind = 'OrderSubmitted'
+        FROM (SELECT seq, at, ref, body FROM journal WHERE kind = 'OrderSubmitted' UNION ALL SELECT * FROM adopted) s
+        LEFT JOIN changed c USING (ref) LEFT JOIN modified m USING (ref) LEFT JOIN done d USING (ref)
     )
     SELECT seq, ref, json_extract(body, '$.key') AS key, json_extract(body, '$.strategy') AS strategy,
            json_extract(body, '$.account') AS account,
@@ -139,7 +157,8 @@ _FILLS = f"""WITH{_EXECUTIONS},
         FROM journal WHERE kind = 'OrderSubmitted'
     )
     SELECT e.seq, replace(json_extract(e.body, '$.executed_at'), 'Z', '+00:00') AS executed_at,
-           e.at AS learned_at, e.exec_id, e.ref, s.strategy,
+           e.at AS learned_at, e.exec_id, e.ref,
+           coalesce(s.strategy, iif(e.ref LIKE 'ibs.%', {_part("e.ref", 3)}, NULL)) AS strategy,
            json_extract(e.body, '$.account') AS account, {_words("e.body, '$.instrument")} AS instrument,
            json_extract(e.body, '$.instrument.symbol') AS symbol, json_extract(e.body, '$.action') AS action,
            e.quantity, e.price, c.commission, c.currency AS commission_currency, c.realized_pnl,

@@ -305,6 +305,23 @@ def test_fills_of_strangers_are_shown_without_strategy(journal):
     assert (found["ref"], found["strategy"], found["part"]) == ("", None, None)
 
 
+@pytest.mark.parametrize(
+    ("ref", "strategy"),
+    [
+        ("ibs.tk1-7.1.trend.e43a2bb3", "trend"),
+        ("mine", None),
+        ('ibs."].x', None),
+        ("ibs.a.b.c\\.d", "c\\"),
+        ("ibs", None),
+    ],
+)
+def test_fills_of_adopted_orders_have_their_strategy(journal, ref, strategy):
+    """It is a part of the reference; whatever else a reference may be does no harm."""
+    journal.append(fill("0001.01.01", Stock("AAPL"), ref=ref))
+    (found,) = rows(journal._db, "fills")
+    assert found["strategy"] == strategy
+
+
 CALL, SHORT = Option("AAPL", "20261218", 230, "C"), Option("AAPL", "20261218", 240, "C")
 LEGS = (("0001.02.01", CALL, "BUY", "5.20"), ("0001.03.01", SHORT, "SELL", "4.00"))
 

@@ -1,9 +1,9 @@
 """Opening the socket: at a port at which nobody listens we knock until somebody does.
 
-A refused connection costs the gateway nothing: there is none. So a gateway that comes back is found within a quarter of
-a second (after an absence of hours: within ten), and the socket that it accepts is the one that is used: it sees one
-connection, not a knock and then a connection. Backing off is for what a gateway accepts and then drops, or never answers
-(`core/backoff.py`).
+A refused connection costs the gateway nothing: there is none. So a gateway that comes back is found within a quarter
+of a second (after an absence of hours: within ten), and the socket that it accepts is the one that is used: it sees
+one connection, not a knock and then a connection. Backing off is for what a gateway accepts and then drops, or never
+answers (`core/backoff.py`).
 """
 
 from __future__ import annotations

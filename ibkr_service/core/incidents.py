@@ -1,8 +1,9 @@
 """Incidents: one per outage, whatever noise it makes.
 
 An incident begins when the link leaves READY, when a data farm goes down, or when a stream falls silent by itself, and
-ends when the link is READY, every farm that went down is up, and every stream that had a gap flows again. What stays
-silent longer than that by `STREAMS_MAX_S` is told as such: a stream that nobody wants any more never comes back.
+ends when the link is READY, every farm that went down is up, every stream that had a gap flows again, and every order
+that was in doubt is accounted for. What takes longer than `SETTLES_MAX_S` after READY is told as such: a stream that
+nobody wants any more never comes back.
 A socket that flaps ten times before it holds is one incident with ten attempts.
 
 An orderly stop is no incident; a process that died is: its successor opens one, if it was READY when it was last heard.
@@ -21,7 +22,7 @@ from ibkr_service.core.link import STOPPING, Link
 from ibkr_service.core.orders import OrderState
 
 COMPETING_SESSION = 10197  # the data is refused for as long as another session of the login has it, and comes back
-STREAMS_MAX_S = 60.0
+SETTLES_MAX_S = 60.0
 SAME_OUTAGE = timedelta(seconds=1)  # a gap that is told so shortly before the link changes belongs to it
 DIED = "the service ended without a word"
 
@@ -151,7 +152,8 @@ class Incidents:
         if found is None or found.ready_at is None or self._link is not Link.READY or self._farms:
             return []
         waited_s = (at - found.ready_at).total_seconds()
-        if found.gaps and waited_s < STREAMS_MAX_S:
+        is_settled = not found.gaps and OrderState.UNKNOWN not in found.unknown.values()
+        if not is_settled and waited_s < SETTLES_MAX_S:
             return []
         self.open = None
         return [

@@ -12,6 +12,7 @@ import dataclasses
 import gc
 import sqlite3
 import weakref
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal as D
@@ -38,7 +39,7 @@ from ibkr_service.core.errors import (
 from ibkr_service.core.instrument import Forex, Stock
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import Intent, OrderState
-from ibkr_service.journal import Journal
+from ibkr_service.journal import Journal, open_readonly
 from ibkr_service.sim import GatewayConfig, answers
 from ibkr_service.sim import session as gateway_session
 from ibkr_service.sim.messages import Answer
@@ -893,8 +894,21 @@ async def test_with_the_journal_lost_an_open_order_is_adopted(world, holder):
     assert world.app.book.orders[ref].state is OrderState.WORKING
     await asyncio.sleep(5)
     assert refs_at_gateway(world) == [ref]
+    (row,) = orders_view(world)
+    assert row[:2] == (ref, f"adopted:{ref.rpartition('.')[2]}")
+    assert row[2:] == ("s", ACCOUNT, "EUR.USD", "BUY", "1000", "LMT", AWAY, "GTC", "WORKING", "0", None)
     holder.desk.cancel(ref)
     await world.until(lambda: state(world, ref) is OrderState.CANCELLED, 5)
+    (row,) = orders_view(world)
+    assert row[-3] == "CANCELLED"
+
+
+def orders_view(world):
+    """What a person reads at a SQL prompt."""
+    columns = "ref, key, strategy, account, instrument, action, quantity, order_type, limit_price, tif"
+    sql = f"SELECT {columns}, state, filled, average_price FROM orders"
+    with closing(open_readonly(world.config.folder / "journal.sqlite")) as database:
+        return database.execute(sql).fetchall()
 
 
 async def test_with_the_journal_lost_an_open_combination_is_adopted(world, holder):

@@ -68,7 +68,7 @@ class Soak:
 
     def __init__(self, folder: Path, *, for_s: float, seed: int, quick: bool) -> None:
         self._folder, self._for_s, self._seed, self._quick = folder, for_s, seed, quick
-        self._trades_s = 2.0 if quick else 12.0
+        self._trades_s = 2.0 if quick else 30.0  # a connection that lives for less is a flap, and waits longer
         self._away_s = {
             "nightly-restart": 2.0 if quick else 10.0,
             "half-open": 6.0 if quick else 20.0,
