@@ -39,7 +39,7 @@ from ibkr_service.core.errors import (
     Unfit,
     UnknownAccount,
 )
-from ibkr_service.core.incidents import SETTLES_MAX_S, Incidents
+from ibkr_service.core.incidents import STREAMS_MAX_S, Incidents
 from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.limits import Limits, tightened
 from ibkr_service.core.link import Link
@@ -356,7 +356,7 @@ class App:
     async def _end_incidents(self) -> None:
         """An incident of which something never settles ends by time."""
         while True:
-            await asyncio.sleep(SETTLES_MAX_S / 4)
+            await asyncio.sleep(STREAMS_MAX_S / 4)
             assert self.incidents is not None, "the book was recovered"
             for fact in self.incidents.due(self.clock.now()):
                 self.hub.record(fact)

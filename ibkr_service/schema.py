@@ -195,12 +195,16 @@ VIEWS = {"orders": _ORDERS, "fills": _FILLS, "incidents": _INCIDENTS}
 def prepare(db: sqlite3.Connection) -> None:
     """Make an empty file, or one of an earlier version, into one of today: at once or not at all.
 
+    Views that differ from today's are made anew in a file of any version.
+
     Raises:
         sqlite3.Error: it cannot be written.
     """
-    if db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+    today = {name: f"CREATE VIEW {name} AS {sql}" for name, sql in VIEWS.items()}
+    there = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view'"))
+    if db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION and today.items() <= there.items():
         return
-    views = "".join(f"DROP VIEW IF EXISTS {name};\nCREATE VIEW {name} AS {sql};\n" for name, sql in VIEWS.items())
+    views = "".join(f"DROP VIEW IF EXISTS {name};\n{sql};\n" for name, sql in today.items())
     # The index of schema 1 cost every write something, and no view needs it.
     script = f"{TABLES} DROP INDEX IF EXISTS journal_ref; {views} PRAGMA user_version={SCHEMA_VERSION};"
     try:

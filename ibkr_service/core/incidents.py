@@ -2,7 +2,7 @@
 
 An incident begins when the link leaves READY, when a data farm goes down, or when a stream falls silent by itself, and
 ends when the link is READY, every farm that went down is up, every stream that had a gap flows again, and every order
-that was in doubt is accounted for. What takes longer than `SETTLES_MAX_S` after READY is told as such: a stream that
+that was in doubt is accounted for. What takes longer than `STREAMS_MAX_S` after READY is told as such: a stream that
 nobody wants any more never comes back.
 A socket that flaps ten times before it holds is one incident with ten attempts.
 
@@ -22,7 +22,7 @@ from ibkr_service.core.link import STOPPING, Link
 from ibkr_service.core.orders import OrderState
 
 COMPETING_SESSION = 10197  # the data is refused for as long as another session of the login has it, and comes back
-SETTLES_MAX_S = 60.0
+STREAMS_MAX_S = 60.0  # and orders in doubt
 SAME_OUTAGE = timedelta(seconds=1)  # a gap that is told so shortly before the link changes belongs to it
 DIED = "the service ended without a word"
 
@@ -153,7 +153,7 @@ class Incidents:
             return []
         waited_s = (at - found.ready_at).total_seconds()
         is_settled = not found.gaps and OrderState.UNKNOWN not in found.unknown.values()
-        if not is_settled and waited_s < SETTLES_MAX_S:
+        if not is_settled and waited_s < STREAMS_MAX_S:
             return []
         self.open = None
         return [

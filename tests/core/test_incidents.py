@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_service.core import events as ev
-from ibkr_service.core.incidents import DIED, SETTLES_MAX_S, Incidents
+from ibkr_service.core.incidents import DIED, STREAMS_MAX_S, Incidents
 from ibkr_service.core.instrument import Stock
 from ibkr_service.core.link import STOPPING, Link
 from ibkr_service.core.orders import OrderState
@@ -143,8 +143,8 @@ def test_a_stream_that_does_not_come_back_is_told_as_silent():
     """A minute after READY nobody waits for it any more."""
     incidents = Incidents()
     assert len(told([ready(), gap(1, AAPL), link(1, Link.READY, Link.DOWN), ready(5)], incidents)) == 1
-    assert incidents.due(at(5 + SETTLES_MAX_S - 1)) == []
-    (closed,) = incidents.due(at(5 + SETTLES_MAX_S))
+    assert incidents.due(at(5 + STREAMS_MAX_S - 1)) == []
+    (closed,) = incidents.due(at(5 + STREAMS_MAX_S))
     assert closed.silent == ("AAPL",)
 
 
@@ -163,7 +163,7 @@ def test_an_order_in_doubt_keeps_it_open_until_it_is_accounted_for():
     assert closed.orders == (ev.OrderInDoubt(ref="r", state="ABSENT"),)
     incidents = Incidents()
     told(lost, incidents)
-    (closed,) = incidents.due(at(5 + SETTLES_MAX_S))
+    (closed,) = incidents.due(at(5 + STREAMS_MAX_S))
     assert (closed.orders_unknown, closed.orders_resolved) == (1, 0)
 
 
@@ -194,7 +194,7 @@ def test_incidents_open_and_close_in_turns(kinds):
             case _:
                 fact = ev.FarmChanged(at=at(now), farm="f", up=kind == "up", code=2103)
         said += incidents.apply(fact)
-    said += incidents.due(at(now + 2 * SETTLES_MAX_S))
+    said += incidents.due(at(now + 2 * STREAMS_MAX_S))
     assert incidents.open is None
     opened = [fact.number for fact in said if isinstance(fact, ev.IncidentOpened)]
     closed = [fact.number for fact in said if isinstance(fact, ev.IncidentClosed)]
