@@ -103,7 +103,12 @@ class Courier:
             log.warning("notifications were not sent", waiting=len(self))
 
     def _look(self) -> None:
-        for notice in self._notices.due(self._clock.now(), journal_refuses=self._journal_refuses()):
+        try:
+            due = self._notices.due(self._clock.now(), journal_refuses=self._journal_refuses())
+        except Exception:
+            log.exception("what is to be told cannot be found out")
+            return
+        for notice in due:
             dressed = msgspec.structs.replace(
                 notice,
                 title=mask_accounts(f"{self._sender}: {notice.title}"),

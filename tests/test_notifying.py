@@ -150,12 +150,17 @@ async def test_a_rule_that_breaks_hurts_nobody():
         def apply(self, event):
             raise ZeroDivisionError
 
+        def due(self, at, *, journal_refuses):
+            raise ZeroDivisionError
+
     made = Courier(
         Broken(Told()), [], LoopClock(asyncio.get_running_loop(), EPOCH), sender="x", journal_refuses=lambda: False
     )
     with capture_logs() as lines:
         made.note(halt())
-    assert [line["event"] for line in lines] == ["a fact cannot be told"]
+        await made.finish()
+    events = [line["event"] for line in lines]
+    assert events == ["a fact cannot be told", "what is to be told cannot be found out"]
 
 
 # --- in the service --------------------------------------------------------------------------------------------------
