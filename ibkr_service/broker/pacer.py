@@ -25,6 +25,7 @@ WAKE_MARGIN_S = 0.001  # a timer may fire a hair early; waking late costs a mill
 RATE_MIN_PER_S = 5
 BURST = 10  # a fresh connection may ask this many things at once
 RESTORING_SHARE = 3  # an entry and its two exits
+RESTORES_WITHIN = 2.0  # times what the rate allows
 
 CANCEL, ORDER, HEARTBEAT, REQUEST, RELEASE, HISTORY, ACCOUNT = range(7)
 MARKET_DATA, CANCEL_MARKET_DATA = "1\0", "2\0"
@@ -67,6 +68,7 @@ class Pacer:
         self._timer: asyncio.TimerHandle | None = None
         self._silent_until_s = 0.0
         self._to_restore = 0  # so many of the next requests for market data bring back what flowed before an outage
+        self._restored_s = 0.0  # loop time by which that is over
         self._closed = False
 
     def __len__(self) -> int:
@@ -74,15 +76,19 @@ class Pacer:
 
     @property
     def _ordinary_rate(self) -> int:
-        share = min(self.order_share, RESTORING_SHARE) if self._to_restore else self.order_share
+        is_restoring = self._to_restore and self._loop.time() < self._restored_s
+        share = min(self.order_share, RESTORING_SHARE) if is_restoring else self.order_share
         return max(1, self.rate_per_s - share)
 
     def restore(self, count: int) -> None:
         """So many of the next requests for market data bring back what flowed before an outage.
 
-        Until they have left, less is kept for orders.
+        Until they have left, less is kept for orders; not for longer than they take, should some be given up meanwhile.
         """
+        if not count:
+            return
         self._to_restore = max(self._to_restore, count)
+        self._restored_s = self._loop.time() + RESTORES_WITHIN * (len(self._queue) + count) / self.rate_per_s
 
     def back_off(self) -> None:
         """TWS says that we talk too fast (error 100): silence for a second, then a fifth slower.

@@ -180,6 +180,7 @@ async def test_what_flowed_before_an_outage_is_asked_for_at_nearly_the_full_rate
     """Until it has left, orders keep the room of a bracket in any second; afterwards, their quarter again."""
     line = Line(40)
     line.pacer.restore(100)
+    line.pacer.restore(0)
     for number in range(100):
         line.send(f"{DATA}{number}")
     orders = 0
@@ -197,6 +198,17 @@ async def test_what_flowed_before_an_outage_is_asked_for_at_nearly_the_full_rate
     await line.empty()
     data = [at_s for at_s, message in line.sent if message.startswith(DATA)]
     assert data[-1] - began_s == pytest.approx(120 / 30, abs=0.4)
+
+
+async def test_what_is_given_up_before_it_was_asked_for_keeps_no_room_from_orders():
+    """Lines that nobody wants any more: soon orders have their quarter again."""
+    line = Line(40)
+    line.pacer.restore(100)
+    await asyncio.sleep(10)
+    for number in range(100):
+        line.send(f"{DATA}{number}")
+    await asyncio.sleep(0.999)
+    assert len(line.sent) == 30
 
 
 async def test_a_closed_pacer_sends_nothing_more():
