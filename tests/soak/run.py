@@ -21,6 +21,7 @@ import signal
 import sqlite3
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -34,6 +35,7 @@ from tests.soak.trader import HOLD, WATCHED
 
 ROOT = Path(__file__).parents[2]
 SAMPLE_S = 10.0
+ANSWER_MAX_BYTES = 2**26  # of the gateway, which names every order
 PATIENCE_S = 90.0  # for being READY again
 SETTLES_S = 90.0  # what is under way ends within this; an order of which the broker knows nothing after half a minute
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -201,7 +203,7 @@ class Soak:
     async def _start(self, *arguments: str, **streams: Any) -> asyncio.subprocess.Process:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(self._folder)}
         return await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, cwd=self._folder, env=environment,
+            sys.executable, *arguments, cwd=self._folder, env=environment, limit=ANSWER_MAX_BYTES,
             **({"stdout": asyncio.subprocess.PIPE} | streams if "stdin" in streams else streams),
         )  # fmt: skip
 
@@ -274,6 +276,9 @@ def main(arguments: list[str] | None = None) -> int:
         asyncio.run(soak.run())
     except Failed as exc:
         soak.breaches.append(str(exc))
+    except Exception as exc:  # noqa: BLE001 - the last line is the verdict, whatever happens
+        traceback.print_exc(file=sys.stdout)
+        soak.breaches.append(f"the soak itself failed: {exc!r}")
     sys.stdout.write(soak.figures() + "\n")
     for breach in soak.breaches:
         sys.stdout.write(f"BREACH {breach}\n")
