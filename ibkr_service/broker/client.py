@@ -10,7 +10,9 @@ road and meets its own error.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import errno
 import logging
 import struct
 from collections.abc import Callable, Iterable
@@ -200,6 +202,8 @@ class Connection(LibraryConnection):
     The socket is opened by `dial`, before the library's client begins to count its time.
     """
 
+    transport: Any
+
     def __init__(self, take: Callable[[bytes], None]) -> None:
         super().__init__()
         self._take = take
@@ -208,9 +212,16 @@ class Connection(LibraryConnection):
         """Open the socket.
 
         Raises:
-            OSError: nobody listens.
+            OSError: nobody listens. Who knocks at a port of his own machine for long may be given this very port to
+            knock from, and is then connected to himself (TCP's simultaneous open): that is nobody, too.
         """
         await super().connectAsync(host, port)
+        transport = self.transport
+        if transport.get_extra_info("sockname") == transport.get_extra_info("peername"):
+            self.transport = None
+            transport.set_protocol(asyncio.Protocol())  # its end is no news
+            transport.abort()
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself: nobody listens")
 
     async def connectAsync(self, host: str, port: int) -> None:  # noqa: ARG002 - the library's signature
         """Nothing is left to do, unless the peer has hung up already."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 
 import ib_insync
@@ -176,6 +177,20 @@ async def test_a_port_that_refuses_is_knocked_at_until_it_accepts(away_s, gap_s)
         assert loop.network.connections(PORT) == 1
         ib.teardown()
         await gateway.close()
+
+
+async def test_a_socket_that_is_connected_to_itself_is_nobody():
+    """As happens to who knocks at a port of his own machine again and again."""
+    loop = asyncio.get_running_loop()
+    async with simulated_gateway(GatewayConfig(seed=5), port=PORT):
+        loop.network._client_ports = itertools.count(PORT)
+        error, _ = await refused()
+        assert isinstance(error, NobodyListens)
+        loop.network._client_ports = itertools.count(PORT)
+        ib, took_s = await knock(10)
+        assert ib.isConnected()
+        assert took_s == pytest.approx(KNOCK_S, abs=0.01)
+        ib.teardown()
 
 
 async def test_patience_has_an_end():
