@@ -25,6 +25,7 @@ COMPETING_SESSION = 10197  # the data is refused for as long as another session 
 STREAMS_MAX_S = 60.0  # and orders in doubt
 SAME_OUTAGE = timedelta(seconds=1)  # a gap that is told so shortly before the link changes belongs to it
 DIED = "the service ended without a word"
+TELLING = frozenset({ev.ServiceStarted, ev.LinkChanged, ev.FarmChanged, ev.Gap})
 
 
 class Open(msgspec.Struct):
@@ -63,6 +64,8 @@ class Incidents:
     def apply(self, event: ev.Event) -> list[ev.Event]:
         """Take in a fact; return the incident that it opened or closed, if any."""
         said: list[ev.Event] = []
+        if self.open is None and type(event) not in TELLING:
+            return said  # as most do: nothing is under way, and nothing begins
         match event:
             case ev.ServiceStarted() if self._was_ready and self.open is None:
                 said = self._begin(event, DIED)

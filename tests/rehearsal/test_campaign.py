@@ -1,7 +1,8 @@
 """A sample of random rehearsals, as they run in a campaign, and what a campaign says of those that fail.
 
 Goal: every change is held against a few dozen seeds, those that once failed among them, and a failure can be repeated
-from its last line. Method: the campaign itself, its processes included; thousands of seeds are `make rehearse`.
+from its last line. Method: the campaign itself, its processes included. Two hundred seeds, and what they cover, are
+`.ci/run`; thousands are `make rehearse`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SEEDS = [
     for line in (Path(__file__).parent / "seeds.txt").read_text().splitlines()
     if line[:1].isdigit()
 ]
-SAMPLE = 16
+SAMPLE = 24
 
 
 @pytest.mark.timeout(600)
