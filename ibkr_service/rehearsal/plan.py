@@ -25,6 +25,10 @@ BEFORE_MIDNIGHT = datetime(2026, 11, 24, 4, 45, tzinfo=UTC)
 """A Monday, 23:45 in New York: the broker forgets today's executions in the middle of the rehearsal."""
 
 
+MIDNIGHT_S = 900.0
+OUTAGES = ("refuse", "mute", "id-taken", "cut", "nightly-restart", "no-login", "restart", "crash")
+
+
 @dataclass(frozen=True)
 class Plan:
     """One rehearsal. Times in virtual seconds since its start; `latency_s` one way, of the line to the gateway."""
@@ -62,7 +66,7 @@ def draw(seed: int) -> Plan:
     """The random rehearsal of a seed."""
     rng = random.Random(f"rehearsal {seed}")
     wishes = wishes_of(rng, rng.randint(WISHES_MIN, WISHES_MAX), LENGTH_S - 240)
-    return Plan(
+    plan = Plan(
         name=RANDOM,
         seed=seed,
         faults=_faults(rng, rng.randint(FAULTS_MIN, FAULTS_MAX)),
@@ -73,6 +77,9 @@ def draw(seed: int) -> Plan:
         latency_s=rng.choice((0.0002, 0.0002, 0.02, 0.12)),
         latencies=rng.choice(({}, {}, {"*": (0.0, 0.5)}, {"placeOrder": (0.0, 2.0), "cancelOrder": (0.0, 2.0)})),
     )
+    if plan.started_at is EPOCH:
+        return plan
+    return replace(plan, faults=_sorted([*plan.faults, _over_midnight(rng, wishes)]))
 
 
 def _faults(rng: random.Random, count: int) -> tuple[Fault, ...]:
@@ -88,4 +95,17 @@ def _faults(rng: random.Random, count: int) -> tuple[Fault, ...]:
         for_s = low_s * (high_s / low_s) ** rng.random() if low_s else 0.0
         on = rng.choices(OCCASIONS, (8, 5, 1, 3, 2, 2))[0]
         faults.append(Fault(kind, round(at_s, 3), on, round(for_s, 3), rng.choice(mishap.choices)))
+    return _sorted(faults)
+
+
+def _over_midnight(rng: random.Random, wishes: tuple[Wish, ...]) -> Fault:
+    """An outage that begins as an order has left and ends on another day: what is filled meanwhile is never told."""
+    kind = rng.choice(OUTAGES)
+    evening = [wish.at_s for wish in wishes if MIDNIGHT_S - 180 < wish.at_s < MIDNIGHT_S - 1]
+    at_s = (evening[-1] if evening else MIDNIGHT_S - 60) + rng.uniform(0.0, 0.5)
+    for_s = MIDNIGHT_S - at_s + rng.uniform(1.0, 60.0)
+    return Fault(kind, round(at_s, 3), "", round(for_s, 3), MISHAPS[kind].choices[-1])
+
+
+def _sorted(faults: list[Fault]) -> tuple[Fault, ...]:
     return tuple(sorted(faults, key=lambda fault: fault.at_s))
