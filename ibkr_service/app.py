@@ -13,7 +13,7 @@ import asyncio
 import random
 from collections.abc import Callable, Container, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -49,6 +49,7 @@ from ibkr_service.desk import Desk
 from ibkr_service.hub import Hub
 from ibkr_service.journal import Durability, Journal
 from ibkr_service.log import library_alarms
+from ibkr_service.looplag import LoopLag
 from ibkr_service.mailbox import Inbox
 from ibkr_service.notifying import Channel, Courier
 from ibkr_service.retention import Pruning
@@ -121,6 +122,9 @@ def config_of(settings: Settings) -> AppConfig:
             market_data_lines=ibkr.market_data_lines,
             market_data_type=_DATA_TYPES[ibkr.market_data_type],
             calendar_hours=risk.unknown_hours == "calendar",
+            data_age_limit_s=ibkr.data_age_limit_s,
+            write_buffer_max_bytes=ibkr.write_buffer_max_bytes,
+            controller=ibkr.controller.controller,
         ),
         limits=risk.limits(
             ibkr.restart_window,
@@ -234,13 +238,16 @@ class App:
                 self.courier = self._courier(channels)
                 self._observers.append(self.courier.note)
             self.inbox = Inbox(config.inbox_max)
+            self.lag = LoopLag(self._loop_was_held)
+            self._holder = ""  # who was last seen to hold the loop
             self.session = Session(
-                config.session,
+                replace(config.session, restart_windows=config.limits.restart_windows),
                 clock=clock,
                 put=self.inbox.put,
                 book=self.book,
                 uniform=rng.uniform,
                 taker=self._taker,
+                lag=self.lag,
             )
             self.run_id = run_id(int(clock.now().timestamp()), self.book.last_run_id)
             # Two services that start in one second differ by their client ids.
@@ -289,7 +296,7 @@ class App:
             around.callback(self.journal.close)
             around.enter_context(library_alarms(self._library_alarm))
             if self.config.hold_limit_s is not None:
-                around.enter_context(Watchdog(self.config.hold_limit_s, self.supervisor.held))
+                around.enter_context(Watchdog(self.config.hold_limit_s, self._held))
                 around.enter_context(Checkpoints(self.journal))
             self._started()
             await self._serve()
@@ -339,6 +346,7 @@ class App:
                     parts.create_task(self._take_snapshots(), name="snapshots"),
                     parts.create_task(self._remind(), name="reminder"),
                     parts.create_task(self._end_incidents(), name="incidents"),
+                    parts.create_task(self.lag.run(), name="loop lag"),
                 ]
                 if self.config.keep_days:
                     upkeep.append(parts.create_task(self._prune(self.config.keep_days), name="pruning"))
@@ -360,6 +368,15 @@ class App:
             assert self.incidents is not None, "the book was recovered"
             for fact in self.incidents.due(self.clock.now()):
                 self.hub.record(fact)
+
+    def _held(self, task_name: str, held_s: float, stack: str) -> None:
+        """The watchdog's finding, right after the loop was let go."""
+        self._holder = task_name
+        self.supervisor.held(task_name, held_s, stack)
+
+    def _loop_was_held(self, held_s: float) -> None:
+        holder, self._holder = self._holder, ""
+        self.hub.record(ev.LoopHeld(at=self.clock.now(), held_s=round(held_s, 3), by=holder))
 
     async def _shut_down(
         self, session: asyncio.Task[None], strategies: asyncio.Task[None], pump: asyncio.Task[None]

@@ -195,7 +195,7 @@ def check(
 
 
 @app.command()
-def simulate(
+def simulate(  # noqa: PLR0913 - each is an option
     *,
     settings: SettingsFile = None,
     host: Annotated[str, typer.Option(help="Address to listen on; keep it loopback.")] = "127.0.0.1",
@@ -204,6 +204,9 @@ def simulate(
     replay: Replay = None,
     speed: Speed = None,
     hours: Hours = None,
+    command_port: Annotated[
+        int | None, typer.Option(help="Port of a command server as IBC has one; 0 is a free one.", min=0, max=65_535)
+    ] = None,
     scenario: Annotated[str | None, typer.Option(help="Let this misfortune happen; `list` names them.")] = None,
 ) -> None:
     """Run the simulated gateway alone, until SIGTERM or SIGINT."""
@@ -223,18 +226,22 @@ def simulate(
     chosen = load_settings(settings, environ=os.environ, overrides=overrides, live_flag=is_live(settings))
     with asyncio.Runner(loop_factory=daemon.loop_factory()) as runner:
         try:
-            runner.run(_simulate(chosen.simulator, host, port, misfortune))
+            runner.run(_simulate(chosen.simulator, host, port, misfortune, command_port))
         except OSError as exc:
             fail(f"cannot listen on {host}:{port}: {exc.strerror or exc}")
 
 
 async def _simulate(
-    simulator: SimulatorSettings, host: str, port: int, scenario: scenarios.Scenario | None = None
+    simulator: SimulatorSettings,
+    host: str,
+    port: int,
+    scenario: scenarios.Scenario | None = None,
+    command_port: int | None = None,
 ) -> None:
     stop = asyncio.Event()
     with _stopping(stop):
         async with (
-            embedded_gateway(simulator, SystemClock(), host, port, scenario) as server,
+            embedded_gateway(simulator, SystemClock(), host, port, scenario, command_port=command_port) as server,
             asyncio.TaskGroup() as play,
         ):
             script = None
@@ -244,6 +251,8 @@ async def _simulate(
                     _announce(f"the service needs {key} = {value}")
                 script = play.create_task(scenario.play(server, scenarios.Bystander(_announce)), name="scenario")
                 script.add_done_callback(lambda _: _announce("the scenario has been played"))
+            if command_port is not None:
+                _announce(f"taking commands on {host}:{server.commands.port}")
             _announce(f"listening on {host}:{server.port}")
             await stop.wait()
             if script is not None:

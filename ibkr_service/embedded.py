@@ -21,24 +21,32 @@ from ibkr_service.sim.scenarios import Scenario
 
 @asynccontextmanager
 async def embedded_gateway(
-    settings: SimulatorSettings, clock: Clock, host: str = "127.0.0.1", port: int = 0, scenario: Scenario | None = None
+    settings: SimulatorSettings,
+    clock: Clock,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    scenario: Scenario | None = None,
+    *,
+    command_port: int | None = None,
 ) -> AsyncIterator[Server]:
     """A simulated gateway, on a free loopback port unless told otherwise, for as long as the context lasts.
 
     Args:
-        scenario: what the gateway has to be like for it comes before the settings.
+        scenario: what the gateway has to be like for it comes before the settings. command_port: of its command server.
 
     Raises:
         Unfit: the recording cannot be read.
     """
-    server = await serve(gateway_of(settings, clock, scenario), host, port)
+    server = await serve(gateway_of(settings, clock, scenario, command_port=command_port), host, port)
     try:
         yield server
     finally:
         await server.close()
 
 
-def gateway_of(settings: SimulatorSettings, clock: Clock, scenario: Scenario | None = None) -> Gateway:
+def gateway_of(
+    settings: SimulatorSettings, clock: Clock, scenario: Scenario | None = None, *, command_port: int | None = None
+) -> Gateway:
     """The simulated gateway that the settings describe.
 
     Raises:
@@ -52,6 +60,7 @@ def gateway_of(settings: SimulatorSettings, clock: Clock, scenario: Scenario | N
         replay=replay,
         hours=settings.hours,
         nightly_reset=time.fromisoformat(settings.nightly_reset) if settings.nightly_reset else None,
+        command_port=command_port,
     )
     try:
         return Gateway(config if scenario is None else replace(config, **scenario.gateway))

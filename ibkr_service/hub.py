@@ -41,6 +41,8 @@ SAYS_NOTHING_NOW = frozenset(
         ev.SubscriptionFailed,
         ev.SubscriptionWaiting,
         ev.BrokerNotice,
+        ev.ControllerAnswered,
+        ev.LoopHeld,
         ev.OrderChanged,
         ev.ModificationSettled,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 
 from ibkr_service.core import events as ev
+from ibkr_service.core.ladder import Rung
 from ibkr_service.core.link import STOPPING, Link
 from ibkr_service.core.orders import UNCERTAIN
 
@@ -33,6 +34,8 @@ def _say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per
             say_so("link", state=event.after.name, before=event.before.name, why=event.why, session=event.session)
         case ev.IncidentOpened() | ev.IncidentClosed():
             _say_incident(event)
+        case ev.RecoveryStep() | ev.ControllerAnswered() | ev.LoopHeld():
+            _say_recovery(event)
         case ev.SessionOpened():
             log.info("connected", server_version=event.server_version, client_id=event.client_id, account=event.account)
         case ev.OrderSubmitted():
@@ -86,12 +89,17 @@ def _say(event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one row per
             (log.info if calm else log.error)(
                 "strategy stopped", strategy=event.name, how=event.how, detail=event.detail
             )
-        case ev.ServiceStarted():
-            log.info("service started", run_id=event.run_id, mode=event.mode, version=event.version)
-        case ev.ServiceStopped():
-            log.info("service stopped", reason=event.reason)
+        case ev.ServiceStarted() | ev.ServiceStopped():
+            _say_service(event)
         case _:
             pass
+
+
+def _say_service(event: ev.ServiceStarted | ev.ServiceStopped) -> None:
+    if isinstance(event, ev.ServiceStarted):
+        log.info("service started", run_id=event.run_id, mode=event.mode, version=event.version)
+    else:
+        log.info("service stopped", reason=event.reason)
 
 
 def _say_incident(event: ev.IncidentOpened | ev.IncidentClosed) -> None:
@@ -107,10 +115,24 @@ def _say_incident(event: ev.IncidentOpened | ev.IncidentClosed) -> None:
         streams_with_gap=len(event.streams),
         resubscribed=event.resubscribed,
         silent=list(event.silent),
+        steps=list(event.steps),
         orders_unknown=event.orders_unknown,
         orders_resolved=event.orders_resolved,
         fills_recovered=event.fills_recovered,
     )
+
+
+def _say_recovery(event: ev.RecoveryStep | ev.ControllerAnswered | ev.LoopHeld) -> None:
+    match event:
+        case ev.RecoveryStep(rung=Rung.REST.value):
+            log.error("recovery has done all that it can: look at the gateway", why=event.why, streams=event.what)
+        case ev.RecoveryStep():
+            log.warning("recovery", rung=event.rung, why=event.why, what=event.what)
+        case ev.ControllerAnswered():
+            say_so = log.warning if event.ok else log.error
+            say_so("the gateway's controller answers", command=event.command, ok=event.ok, text=event.text)
+        case ev.LoopHeld():
+            log.warning("our own event loop stood still", held_s=event.held_s, by=event.by or "not seen")
 
 
 def _say_modification(event: ev.ModificationRequested | ev.ModificationSettled) -> None:

@@ -64,6 +64,7 @@ class Operations:
         book = self._app.book
         alive = list(book.alive_orders())
         quarantines = {mask_account(account): began.why for account, began in book.quarantines.items()}
+        lag = self._app.lag
         data: dict[str, object] = {
             "version": __version__,
             "run_id": self._app.run_id,
@@ -78,12 +79,17 @@ class Operations:
             "orders_of_others": len(book.foreign_orders),
             "positions": sum(1 for held in book.positions.values() if held.quantity),
             "strategies": [spec.name for spec in self._app.supervisor.specs],
+            "recovering": self._app.session.recovery.step,
+            "loop_holds": lag.holds,
+            "loop_held_worst_s": round(lag.worst_s, 1),
         }
         because = f": {data['only_reducing_because']}" if data["only_reducing_because"] else ""
         text = (
             f"link {data['link']}, mode {data['mode']}, account {data['account'] or 'not known yet'}",
             f"trading {data['trading']}{because}",
             f"{len(alive)} working orders, {data['orders_of_others']} of others; contracts held: {data['positions']}",
+            *([f"recovering: {data['recovering']}"] if data["recovering"] else []),
+            *([f"our own loop stood still {lag.holds} times, {lag.worst_s:.1f} s at worst"] if lag.holds else []),
             *(f"{account} in quarantine: {why}" for account, why in quarantines.items()),
         )
         return Answer(ok=True, text=text, data=data)

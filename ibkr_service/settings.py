@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ibkr_service.controller import Controller
 from ibkr_service.core.notices import KINDS
 from ibkr_service.core.operator import OPERATOR
 from ibkr_service.log import is_secret, mask_account
@@ -28,7 +29,9 @@ from ibkr_service.settings_risk import RestartWindowSettings, RiskSettings, Stra
 from ibkr_service.settings_types import (
     Account,
     Addresses,
+    Bytes,
     ClientId,
+    Commands,
     Count,
     EntryPoint,
     FilePath,
@@ -42,6 +45,7 @@ from ibkr_service.settings_types import (
     NoticeKinds,
     Number,
     Port,
+    PortOrNone,
     ProbeSeconds,
     Rate,
     Seconds,
@@ -68,6 +72,22 @@ __all__ = ["Origin", "Settings", "SettingsError", "describe", "load_settings"]
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
+class ControllerSettings(Table):
+    """IBC's command server, and what it may be asked for."""
+
+    host: Host = "127.0.0.1"
+    port: PortOrNone = 0
+    commands: Commands = ("RECONNECTDATA", "RECONNECTACCOUNT")
+    timeout_s: Seconds = 10.0
+
+    @property
+    def controller(self) -> Controller | None:
+        """As the session has it; None without a port."""
+        if not self.port:
+            return None
+        return Controller(self.host, self.port, frozenset(self.commands), self.timeout_s)
+
+
 class IbkrSettings(Table):
     """The connection to TWS or IB Gateway. Names that end in `_s` are seconds."""
 
@@ -91,11 +111,14 @@ class IbkrSettings(Table):
     probe_interval_s: ProbeSeconds = 4.0
     probe_timeout_s: Seconds = 10.0
     wedged_timeout_s: Seconds = 30.0
+    data_age_limit_s: Seconds = 60.0
+    write_buffer_max_bytes: Bytes = 262_144
     reconcile_interval_s: Seconds = 300.0
     timezone_tws: Zone = ""
     market_data_lines: Lines = 100
     market_data_type: Literal["live", "frozen", "delayed", "delayed_frozen"] = "live"
     restart_window: tuple[RestartWindowSettings, ...] = ()
+    controller: ControllerSettings = ControllerSettings()
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -390,11 +413,18 @@ def _hint(place: Place, sources: Sources) -> str:
 def _leaves(settings: Settings) -> Iterator[tuple[Place, Any]]:
     for table in Settings.model_fields:
         if table != "strategies":
-            for key, value in getattr(settings, table):
-                yield (table, key), value
+            yield from _leaves_of((table,), getattr(settings, table))
     for number, strategy in enumerate(settings.strategies):
         for key, value in strategy:
             yield ("strategies", number, key), value
+
+
+def _leaves_of(place: Place, table: BaseModel) -> Iterator[tuple[Place, Any]]:
+    for key, value in table:
+        if isinstance(value, BaseModel):
+            yield from _leaves_of((*place, key), value)
+        else:
+            yield (*place, key), value
 
 
 def _text(place: Place, value: object) -> str:  # noqa: PLR0911 - one row per kind of value

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from ibkr_service.core.ladder import Command
 from ibkr_service.core.notices import KINDS, Kind
 
 
@@ -79,6 +80,8 @@ CountOrNone = Annotated[
     Count | None, BeforeValidator(_none), Field(description='a whole number from 0 to 1000000, or "none"')
 ]
 KeepDays = Annotated[Number, Field(ge=0, le=36_500)]  # 0: for ever
+Bytes = Annotated[Number, Field(ge=4_096, le=2**30)]
+PortOrNone = Annotated[Number, Field(ge=0, le=65_535)]  # 0: there is none
 Size = Annotated[Number, Field(ge=10, le=10_000_000)]  # of a queue
 ShortSeconds = Annotated[Real, Field(ge=0, le=3600)]
 Speed = Annotated[Real, Field(gt=0, le=1_000_000)]
@@ -106,6 +109,11 @@ EntryPoint = Annotated[
 ]
 
 
+Commands = Annotated[
+    tuple[Command, ...],
+    BeforeValidator(_split),
+    Field(description='a list of "RECONNECTDATA", "RECONNECTACCOUNT" and "RESTART"'),
+]
 TimeOfDay = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description='a time such as "23:45"')]
 NightlyReset = Annotated[
     str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$", description='a time such as "23:45", or ""')

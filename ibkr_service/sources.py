@@ -121,7 +121,7 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
             table, _, key = name[len(ENV_PREFIX) :].lower().partition("__")
             if table == "strategies":
                 raise SettingsError(f"environment variable {name}: strategies can be set in the file only")
-            _put(values, (table, key) if key else (table,), environ[name])
+            _put(values, (table, *key.split("__")) if key else (table,), environ[name])
     return Layer("environment", values, "environment")
 
 
@@ -130,14 +130,19 @@ def from_options(options: Mapping[str, Any]) -> Layer:
     values: dict[str, Any] = {}
     for dotted, value in options.items():
         if value is not None:
-            _put(values, tuple(dotted.split(".", 1)), value)
+            _put(values, tuple(dotted.split(".")), value)
     return Layer("option", values, "option")
 
 
 def _put(values: dict[str, Any], place: tuple[str, ...], value: object) -> None:
     """Set `value` in its table, unless the table itself was given a value: then that is the error to report."""
     table: Any = values
-    for part in place[:-1]:
-        table = table.setdefault(part, {})
+    for depth, part in enumerate(place[:-1]):
+        if not isinstance(table, dict):
+            return
+        inner = table.setdefault(part, {})
+        if depth and not isinstance(inner, dict):  # a key that was given a value is no table: let that be reported
+            inner = table[part] = {}
+        table = inner
     if isinstance(table, dict):
         table[place[-1]] = value

@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ibkr_service.settings import IbkrSettings, Settings, SettingsError, StrategySettings, describe, load_settings
+from ibkr_service.settings import (
+    ControllerSettings,
+    IbkrSettings,
+    Settings,
+    SettingsError,
+    StrategySettings,
+    describe,
+    load_settings,
+)
 from ibkr_service.settings_risk import StrategyRisk
 
 SHIPPED = Path(__file__).parents[1] / "settings.toml"
@@ -70,6 +78,33 @@ def test_the_example_strategy_in_the_shipped_file_works(load):
         risk=StrategyRisk(max_quantity=Decimal(100), symbols=("AAPL",)),
     )
     assert set(tomllib.loads(text)["strategies"][0]) == set(StrategySettings.model_fields)
+
+
+def test_the_controller_is_off_and_its_restart_has_to_be_allowed(load):
+    """A table in a table, from each source; no port, no controller."""
+    assert load().ibkr.controller.controller is None
+    environ = {"IBKR_SERVICE_IBKR__CONTROLLER__PORT": "7462", "IBKR_SERVICE_IBKR__CONTROLLER__COMMANDS": "RESTART"}
+    found = load(environ=environ).ibkr.controller.controller
+    assert (found.host, found.port, found.commands) == ("127.0.0.1", 7462, {"RESTART"})
+    found = load("[ibkr.controller]\nport = 7462").ibkr.controller.controller
+    assert "RESTART" not in found.commands
+    rows = {key: (value, origin) for key, value, origin in describe(load(environ=environ))}
+    assert rows["ibkr.controller.port"] == ("7462", "environment")
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "says"),
+    [
+        ("[ibkr.controller]\nprot = 7462", {}, "ibkr.controller.prot"),
+        ('[ibkr.controller]\ncommands = ["STOP"]', {}, "RECONNECTDATA"),
+        ("", {"IBKR_SERVICE_IBKR__CONTROLLER__PROT": "1"}, "IBKR_SERVICE_IBKR__CONTROLLER__PROT"),
+        ("", {"IBKR_SERVICE_IBKR__CONTROLLER__PORT": "x"}, "ibkr.controller.port"),
+        ("", {"IBKR_SERVICE_IBKR__PORT": "1", "IBKR_SERVICE_IBKR__PORT__X": "1"}, "ibkr.port"),
+    ],
+)
+def test_a_mistake_in_the_controllers_table_is_one_line(complaint, text, environ, says):
+    """As anywhere else, with the key and what is allowed or meant."""
+    assert says in complaint(text, environ=environ)
 
 
 # --- precedence ------------------------------------------------------------------------------------------------------
@@ -371,7 +406,9 @@ def test_describe_masks_what_is_private(load):
         rows["strategies[a].params"]
         == '{symbols = ["AAPL", "MSFT"], size = 2, api_token = ***, deep = {password = ***}}'
     )
-    assert len(rows) == sum(len(table) for table in Settings().model_dump(exclude={"strategies"}).values()) + 7
+    tables = Settings().model_dump(exclude={"strategies"}).values()
+    inside = len(ControllerSettings.model_fields) - 1  # a table in a table counts by its keys
+    assert len(rows) == sum(len(table) for table in tables) + inside + 7
 
 
 def test_a_wrong_account_is_masked_in_the_complaint(complaint):

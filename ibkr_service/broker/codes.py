@@ -124,6 +124,14 @@ def may_come_from(farm: str, instrument: Instrument) -> bool:
     return True
 
 
+def feed_group(instrument: Instrument) -> str:
+    """What an instrument's data breaks off with: its farm, as far as that is known, else its kind and currency."""
+    currency = getattr(instrument, "currency", "")
+    if currency != "USD" and not isinstance(instrument, Forex):
+        return f"{type(instrument).__name__} in {currency}"
+    return next((name for name, kinds in _FARM_KINDS.items() if isinstance(instrument, kinds)), "")
+
+
 def farm_name(text: str) -> str:
     """The farm in `Market data farm connection is OK:usfarm`; the whole text if there is no name in it."""
     return text.rpartition(":")[2].strip() or text

@@ -39,6 +39,18 @@ class LineOver(GatewayError):
         self.silent_s = silent_s
 
 
+class GivenUp(LineOver):
+    """The socket is there, but we have decided to make a new session.
+
+    Args:
+        is_stuck: because the gateway does not answer; False: because its data does not come.
+    """
+
+    def __init__(self, text: str, silent_s: float = 0.0, *, is_stuck: bool = True) -> None:
+        super().__init__(text, silent_s)
+        self.is_stuck = is_stuck
+
+
 class Connection:
     """A connected IB and what it told us.
 
@@ -61,7 +73,9 @@ class Connection:
         self._clock = clock
         self._put = put
         self._lines = lines
+        self.cut_s = 0.0  # loop time of the 1100
         self._look = asyncio.Event()
+        self._probe = asyncio.Event()
         self._read_only_api = False
         self.intake = Intake(
             ib,
@@ -95,6 +109,8 @@ class Connection:
         self.account_updates.interrupted()
         match signal:
             case Signal.UPSTREAM_LOST:
+                if not self.cut:
+                    self.cut_s = asyncio.get_running_loop().time()
                 self.cut = True
                 self._lines.interrupt("the gateway lost Interactive Brokers")
             case Signal.RESTORED_DATA_LOST:
@@ -122,6 +138,19 @@ class Connection:
     def look_soon(self) -> None:
         """Something is doubtful: compare orders, fills and positions with the broker soon."""
         self._look.set()
+
+    def probe_soon(self) -> None:
+        """Ask the gateway for a sign of life now, instead of at the next turn."""
+        self._probe.set()
+
+    async def until_probe(self, within_s: float) -> None:
+        """Wait until a probe is wanted, at most `within_s`."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._probe.wait()
+        except TimeoutError:
+            pass
+        self._probe.clear()
 
     async def until_look(self, within_s: float) -> None:
         """Wait until a look is wanted, at most `within_s`."""

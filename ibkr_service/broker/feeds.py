@@ -78,6 +78,7 @@ class Feed:
         self.session = 0
         self.due_s = 0.0  # loop time at which to look at it again
         self.tries = 0  # requests on this connection without an answer
+        self.heard = 0  # how often something came
         self.asking: asyncio.Task[None] | None = None
         self._clock = clock
         self._spawn = spawn
@@ -110,6 +111,7 @@ class Feed:
 
     def alive(self) -> None:
         """Something came."""
+        self.heard += 1
         self.state, self.tries, self.failure = FeedState.LIVE, 0, None
 
     def refused(self, code: int, text: str, now_s: float) -> None:

@@ -39,6 +39,7 @@ from ibkr_service.core.errors import (
     BrokerRefused,
     ClientIdInUse,
     GatewayError,
+    GatewayMute,
     GatewayUnreachable,
     NobodyListens,
     NotLoggedIn,
@@ -220,7 +221,7 @@ class IB(ib_insync.IB):
                     raise NotLoggedIn(
                         f"the gateway at {where} sent no account or order id within {timeout_s:g} s: is it logged in?"
                     ) from None
-                raise GatewayUnreachable(
+                raise GatewayMute(
                     f"{where} accepts connections but did not answer the handshake within {timeout_s:g} s"
                 ) from None
             if handshake.failure is not None:
@@ -258,6 +259,12 @@ class IB(ib_insync.IB):
         self.client.reset()  # whoever still sends is told "Not connected"
         if transport is not None:
             transport.abort()
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that were written and that the kernel has not taken yet."""
+        transport = self.client.conn.transport
+        return 0 if transport is None or transport.is_closing() else transport.get_write_buffer_size()
 
     def pause_reading(self) -> None:
         """Stop taking bytes from the socket; TCP makes the gateway wait."""

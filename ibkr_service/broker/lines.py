@@ -55,6 +55,7 @@ class Lines:
         self.session = 0
         self.lines_max = lines_max
         self.cap = lines_max  # what the broker grants now
+        self.farms_down: set[str] = set()  # those of market data that the broker says are down
         self.sinks: dict[int, Sink] = {}  # of this connection: by request, who must see every tick
         self._cap_grows_s = 0.0
         self._cap_step = 1
@@ -487,14 +488,30 @@ class Lines:
                 line.failure = NotReady(reason)
                 self._notify(line)
 
+    def doubt(self, line: Line, reason: str, since: datetime) -> None:
+        """A line is not to be trusted from then on, until it ticks."""
+        if self._lines.get(line.instrument) is line:
+            self._break_off(line, reason, since)
+
+    def ask_anew(self, line: Line, reason: str, since: datetime) -> None:
+        """Give a line's subscription up for dead and request it again, at once; its watchers are told of the gap."""
+        if self._lines.get(line.instrument) is not line or line.state not in {LineState.REQUESTED, LineState.LIVE}:
+            return  # nobody wants it any more, it is about to be requested, or it was refused
+        self._break_off(line, reason, since)
+        self._to_cancel.append(self.release(line))
+        line.state = LineState.WANTED  # its turn stays: it has not used what it had
+        self._wanted.set()
+
     def farm_down(self, farm: str) -> None:
         """A market-data farm is down: what it sends is not to be trusted until it ticks again."""
+        self.farms_down.add(farm)
         for line in tuple(self._lines.values()):
             if codes.may_come_from(farm, line.instrument):
                 self._break_off(line, f"market data farm {farm} is down")
 
     def farm_up(self, farm: str, now_s: float) -> None:
         """The farm is back. Streams go on by themselves; one that does not is asked for anew."""
+        self.farms_down.discard(farm)
         for line in self._lines.values():
             is_silent = line.state is LineState.REQUESTED or (line.state is LineState.LIVE and line.tick is None)
             if is_silent and codes.may_come_from(farm, line.instrument):
@@ -523,6 +540,7 @@ class Lines:
 
     def reset(self) -> None:
         """The requests of a dead connection mean nothing any more; all that is wanted is wanted again."""
+        self.farms_down.clear()
         self._to_cancel.clear()
         self._to_forget.clear()
         for line in self._lines.values():

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ibkr_service.controller import Controller
 from ibkr_service.core.errors import AccountProblem, ModeMismatch
+from ibkr_service.core.restartwindow import RestartWindow
 
 Mode = Literal["simulated", "paper", "live"]
 
@@ -31,11 +33,15 @@ class SessionConfig:
     probe_interval_s: float = 4.0
     probe_timeout_s: float = 10.0
     wedged_timeout_s: float = 30.0
+    data_age_limit_s: float = 60.0
+    write_buffer_max_bytes: int = 262_144
     reconcile_interval_s: float = 300.0
     timezone_tws: str = ""
     market_data_type: int = 1
     market_data_lines: int = 100
     calendar_hours: bool = False
+    restart_windows: tuple[RestartWindow, ...] = ()
+    controller: Controller | None = None
 
 
 def choose_account(accounts: tuple[str, ...], mode: Mode, wanted: str) -> str:

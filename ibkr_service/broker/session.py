@@ -1,6 +1,6 @@
 """One process's relation to TWS: connect, verify, watch, back off, and again, until told to stop.
 
-`run` is a loop around one connection at a time. A connection has six keepers, all ended by the first that finds it
+`run` is a loop around one connection at a time. A connection has seven keepers, all ended by the first that finds it
 finished:
 
 - *synchronising*: after the handshake, after 1101 and 1102, after anything doubtful and every few minutes, everything
@@ -9,6 +9,7 @@ finished:
 not;
 - *subscribing*: what is wanted is requested, and requested again; quotes and streams each have a keeper;
 - *acknowledging*: an order that the broker does not acknowledge is looked for;
+- *recovering*: data that grows old, or a line that takes nothing, is dealt with step by step (`recovery.py`);
 - *informing*: what the accounts are worth is subscribed to.
 
 What leaves: `place` and `cancel` are synchronous and see the line as it is now, not as the hub last heard.
@@ -26,12 +27,14 @@ import msgspec
 import structlog
 
 from ibkr_service.broker.asking import Questions
-from ibkr_service.broker.connection import Connection, LineOver
+from ibkr_service.broker.connection import Connection, GivenUp, LineOver
+from ibkr_service.broker.dataage import DataAge
 from ibkr_service.broker.dialling import Patience
 from ibkr_service.broker.ib import IB, adopt_running_loop
 from ibkr_service.broker.lines import Lines, Taker
 from ibkr_service.broker.login import SessionConfig, choose_account
 from ibkr_service.broker.orderwire import Tie
+from ibkr_service.broker.recovery import Recovery
 from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core.backoff import delays
@@ -45,6 +48,7 @@ from ibkr_service.core.errors import (
 )
 from ibkr_service.core.link import STOPPING, Signal
 from ibkr_service.core.orders import Intent, Order
+from ibkr_service.looplag import LoopLag
 
 log = structlog.get_logger("ibkr_service.broker")
 
@@ -54,6 +58,7 @@ SYNC_TRIES = 3  # on one connection; then a new connection may help
 SECOND_LOOK_S = 5.0  # what one look cannot explain, a second one this much later settles
 DOUBT_SETTLES_S = 1.0  # after an error on an order, its status usually follows by itself
 TIMER_STEP_S = 0.001  # a wait shorter than floats can add to the time would not end
+PROBES_APART_S = 1.5  # TWS drops the second of two questions within a second
 JUDGE_GRACE_S = 0.1  # deadlines are judged after bytes that are already waiting were read
 CHANGE = "change of "  # before the reference, where a modification waits to be acknowledged
 READY_RESETS_BACKOFF_S = 30.0  # a connection that lived this long was not a flap
@@ -66,6 +71,7 @@ class Session(Questions):
         put: takes facts, in order (the inbox). book: read for the order-id high-water mark and for what is unsettled.
         uniform: `random.Random.uniform` of the injected generator, for the backoff's jitter.
         taker: gives what takes the ticks of an instrument, which may go a shorter way than facts.
+        lag: for how long our own loop stood still.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class Session(Questions):
         book: Book,
         uniform: Callable[[float, float], float],
         taker: Taker | None = None,
+        lag: LoopLag | None = None,
     ) -> None:
         lines = Lines(put, clock, taker=taker, lines_max=config.market_data_lines, urgent=book.urgent)
         super().__init__(lines, clock, config.request_timeout_s, calendar_hours=config.calendar_hours)
@@ -85,9 +92,27 @@ class Session(Questions):
         self._put = put
         self._book = book
         self._uniform = uniform
-        self._paused = False
+        self._paused_s: float | None = None  # since when the inbox is full, and nothing is read
         self._opened_s = math.inf  # loop time at which the newest connection was opened, if it was
         self.last_failure: GatewayError | None = None  # why the newest connection failed or ended
+        self._lag = lag or LoopLag()
+        self.recovery = Recovery(
+            config,
+            DataAge(
+                lines,
+                self.streams,
+                clock=clock,
+                hours=self.hours,
+                learn=self.learn_hours,
+                limit_s=config.data_age_limit_s,
+            ),
+            clock=clock,
+            put=put,
+            lag=self._lag,
+            windows=config.restart_windows,
+            controller=config.controller,
+            commanded=book.commanded,
+        )
 
     # --- the life of the line ----------------------------------------------------------------------------------------
 
@@ -129,6 +154,7 @@ class Session(Questions):
                 exc.__traceback__ = exc.__context__ = exc.__cause__ = None
                 self.last_failure = exc
                 self._report_failure(exc, failures, wait_s)
+                await self.recovery.given_up(exc)
             if refused_s is None:
                 await asyncio.sleep(wait_s)
 
@@ -174,6 +200,8 @@ class Session(Questions):
             self._on_open(connection)
             await self._serve(connection)
         except BaseException as exc:
+            if isinstance(exc, GivenUp):
+                self.recovery.record_new_session(str(exc))
             if opened:
                 silent_s = exc.silent_s if isinstance(exc, LineOver) else 0.0
                 self._on_lost(connection, STOPPING if isinstance(exc, asyncio.CancelledError) else str(exc), silent_s)
@@ -215,7 +243,7 @@ class Session(Questions):
         if self.config.client_id == 0:
             ib.reqAutoOpenOrders(True)
         ib.reqMarketDataType(self.config.market_data_type)
-        if self._paused:
+        if self._paused_s is not None:
             ib.pause_reading()
 
     def _first_order_id(self) -> int:
@@ -239,6 +267,7 @@ class Session(Questions):
                     self._stay_streamed,
                     self._stay_acked,
                     self._stay_informed,
+                    self.recovery.keep,
                 ):
                     keepers.create_task(keeper(connection), name=f"session:{keeper.__name__.strip('_')}")
                 # In the body, not in the group's exit: before Python 3.13 only here are cancellations counted right.
@@ -270,7 +299,7 @@ class Session(Questions):
                 failures += 1
                 log.warning("synchronisation failed", error=str(exc), attempt=failures)
                 if failures >= SYNC_TRIES:
-                    raise LineOver(str(exc)) from exc
+                    raise GivenUp(str(exc)) from exc
                 continue
             failures = 0
             if generation != connection.generation:
@@ -314,13 +343,16 @@ class Session(Questions):
     async def _stay_alive(self, connection: Connection) -> None:
         """Ask for the time, one question at a time; give the line up when it is dead or wedged."""
         loop, ib, config = asyncio.get_running_loop(), connection.ib, self.config
+        asked_s = -PROBES_APART_S
         while True:
-            await asyncio.sleep(config.probe_interval_s)
-            asked_s = loop.time()
+            await connection.until_probe(config.probe_interval_s)
+            await asyncio.sleep(max(0.0, asked_s + PROBES_APART_S - loop.time()))
+            asked_s, lag_s = loop.time(), self._lag.total_s
             answer = ib.reqCurrentTimeAsync()
             while not answer.done():
-                dead_s = max(asked_s, ib.last_byte_s) + config.probe_timeout_s
-                wedged_s = asked_s + config.wedged_timeout_s
+                ours_s = self._lag.total_s - lag_s  # nothing could be sent or read for so long
+                dead_s = max(asked_s, ib.last_byte_s) + config.probe_timeout_s + ours_s
+                wedged_s = asked_s + config.wedged_timeout_s + ours_s
                 left_s = min(dead_s, wedged_s) - loop.time()
                 if left_s > 0:
                     await asyncio.wait([answer], timeout=max(left_s, TIMER_STEP_S))
@@ -330,15 +362,15 @@ class Session(Questions):
 
     async def _judge(self, connection: Connection, answer: asyncio.Future[Any], *, is_wedged: bool) -> None:
         """The deadline has passed: read what is already here, then decide. An answer is life, or any byte."""
-        heard_s = connection.ib.last_byte_s
+        heard_s, lag_s = connection.ib.last_byte_s, self._lag.total_s
         await asyncio.sleep(JUDGE_GRACE_S)
-        if answer.done():
-            return
+        if answer.done() or self._lag.total_s > lag_s or self._paused_s is not None:
+            return  # if our own loop stood still, or nothing is being read, the deadline is a later one
         if is_wedged:
-            raise LineOver(f"wedged: a probe was not answered for {self.config.wedged_timeout_s:g} s")
+            raise GivenUp(f"wedged: a probe was not answered for {self.config.wedged_timeout_s:g} s")
         if connection.ib.last_byte_s <= heard_s:
             silent_s = asyncio.get_running_loop().time() - connection.ib.last_byte_s
-            raise LineOver(f"dead: no byte for {self.config.probe_timeout_s:g} s after a probe", silent_s)
+            raise GivenUp(f"dead: no byte for {self.config.probe_timeout_s:g} s after a probe", silent_s)
 
     async def _stay_streamed(self, connection: Connection) -> None:
         """As `_stay_subscribed`, for bars, ticks one by one and depth."""
@@ -492,13 +524,16 @@ class Session(Questions):
 
     def pause_reading(self) -> None:
         """The inbox is full: stop taking bytes from the socket."""
-        self._paused = True
+        if self._paused_s is None:
+            self._paused_s = asyncio.get_running_loop().time()
         if self._connection is not None:
             self._connection.ib.pause_reading()
 
     def resume_reading(self) -> None:
         """The inbox has room again."""
-        self._paused = False
+        if self._paused_s is not None:
+            self._lag.excuse(asyncio.get_running_loop().time() - self._paused_s)
+            self._paused_s = None
         if self._connection is not None:
             self._connection.ib.resume_reading()
 

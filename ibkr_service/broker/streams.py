@@ -190,6 +190,13 @@ class Streams:
                 feed.state, feed.due_s, feed.tries = FeedState.REQUESTED, now_s + within_s, 1
         self.poke()
 
+    def ask_anew(self, feed: Feed, reason: str, since: datetime) -> None:
+        """Give a feed's subscription up for dead and request it again; its readers are told of the gap."""
+        if feed.state in {FeedState.REQUESTED, FeedState.LIVE}:
+            feed.break_off(reason, since)
+            feed.state = FeedState.WANTED
+            self.poke()
+
     def interrupt(self, reason: str, since: datetime | None = None) -> None:
         """No stream can be trusted from now on, or since then."""
         for feed in self:

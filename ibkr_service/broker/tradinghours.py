@@ -52,6 +52,11 @@ class TradingHours:
         return hours
 
 
+def has_calendar(instrument: AnyInstrument) -> bool:
+    """Whether the calendar knows when it trades."""
+    return type(instrument) in {Stock, Option} and instrument.currency == "USD"
+
+
 class UsCalendar:
     """The New York Stock Exchange's sessions, for shares and options in USD.
 
@@ -70,7 +75,7 @@ class UsCalendar:
 
     def hours(self, instrument: AnyInstrument, now: datetime) -> Hours | None:
         """Its hours around this moment; None if it trades elsewhere."""
-        if type(instrument) not in {Stock, Option} or instrument.currency != "USD":
+        if not has_calendar(instrument):
             return None
         extended = isinstance(instrument, Stock)
         key = extended, now.date()

@@ -29,6 +29,7 @@ from ibkr_service.core.discrepancies import Discrepancies, Holding, broker_day
 from ibkr_service.core.errors import NotReady, UnknownAccount
 from ibkr_service.core.instrument import AnyInstrument, Bag
 from ibkr_service.core.intent import Traded
+from ibkr_service.core.ladder import Rung
 from ibkr_service.core.link import Link
 from ibkr_service.core.operator import OperatorState
 from ibkr_service.core.orders import (
@@ -101,6 +102,7 @@ class Book(msgspec.Struct, eq=False, weakref=True):
     was_ready: bool = False  # the link when this process, or one before it, was last heard of
     incidents: int = 0  # how many there were
     incident: ev.IncidentOpened | None = None  # the one that is under way
+    commanded: dict[str, datetime] = field(default_factory=dict)  # commands to the gateway's controller -> when, last
     working: Working = field(default_factory=Working)  # what alive orders could still do, by account and contract
     operator: OperatorState = OperatorState()  # what a person has said about trading
     _alive: dict[str, None] = field(default_factory=dict)  # references of orders that may still fill, oldest first
@@ -336,6 +338,10 @@ class Book(msgspec.Struct, eq=False, weakref=True):
     def _incident_over(self, event: ev.IncidentClosed) -> None:
         del event
         self.incident = None
+
+    def _recovering(self, event: ev.RecoveryStep) -> None:
+        if event.rung == Rung.CONTROLLER.value:
+            self.commanded[event.what] = event.at
 
     def _opened(self, event: ev.SessionOpened) -> None:
         self.session, self.client_id = event.session, event.client_id
@@ -732,6 +738,7 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         ev.LinkChanged: _moved,
         ev.IncidentOpened: _incident_began,
         ev.IncidentClosed: _incident_over,
+        ev.RecoveryStep: _recovering,
         ev.SessionOpened: _opened,
         ev.FarmChanged: _farm,
         ev.Gap: _broke,

@@ -5,6 +5,7 @@
     ServiceError
      ├── GatewayError              the gateway or the line to it
      │    ├── GatewayUnreachable        the handshake was never answered, or broken off
+     │    │    ├── GatewayMute               … connections are accepted, and the handshake is not answered
      │    │    └── NobodyListens            … or nobody listens at all
      │    ├── ClientIdInUse             326: another client holds our id (it is retried with the same id)
      │    ├── NotLoggedIn               handshake done, but no account or order id: a login or 2FA is pending
@@ -29,6 +30,7 @@
      │    ├── Paced                     no sending allowance left this second; nothing was queued
      │    ├── KeyReused                 the key belongs to another intent
      │    └── UnknownOrder              no such order reference
+     ├── ControllerFailed          the gateway's controller did not do as it was asked
      ├── JournalError              the disk said no: no new or modified order leaves
      └── DeskClosed                this strategy was stopped; its desk no longer works
 
@@ -52,6 +54,10 @@ class GatewayUnreachable(GatewayError):
 
 class NobodyListens(GatewayUnreachable):
     """The port refuses connections, or the machine behind it cannot be reached: there is no gateway to be annoyed."""
+
+
+class GatewayMute(GatewayUnreachable):
+    """Something listens and accepts connections, but does not answer the handshake: a gateway that is stuck."""
 
 
 class ClientIdInUse(GatewayError):
@@ -194,6 +200,10 @@ class KeyReused(OrderError):
 
 class UnknownOrder(OrderError):
     """No order has this reference."""
+
+
+class ControllerFailed(ServiceError):
+    """The gateway's controller (IBC's command server) cannot be reached, gave no answer, or said ERROR."""
 
 
 class JournalError(ServiceError):

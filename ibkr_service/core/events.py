@@ -141,7 +141,8 @@ class IncidentClosed(Fact, frozen=True, kw_only=True, tag="IncidentClosed"):
     `detected_after_s`: from the last moment at which data could be trusted to when we knew; `ready_after_s`: on to
     READY. `attempts`: connections that came as far as the account's state. `streams`: those that had a gap.
     `orders_unknown`: orders that could not be accounted for meanwhile, of which `orders_resolved` can be now; `orders`
-    are these. `fills_recovered`: executions that were learned of by asking.
+    are these. `fills_recovered`: executions that were learned of by asking. `steps`: the rungs of the
+    recovery ladder that were taken, in order.
     """
 
     number: int
@@ -155,6 +156,7 @@ class IncidentClosed(Fact, frozen=True, kw_only=True, tag="IncidentClosed"):
     orders_resolved: int
     orders: tuple[OrderInDoubt, ...] = ()
     fills_recovered: int
+    steps: tuple[str, ...] = ()
 
     @property
     def silent(self) -> tuple[str, ...]:
@@ -165,6 +167,35 @@ class IncidentClosed(Fact, frozen=True, kw_only=True, tag="IncidentClosed"):
     def resubscribed(self) -> int:
         """How many streams were asked for anew."""
         return sum(stream.resubscribed for stream in self.streams)
+
+
+class RecoveryStep(Fact, frozen=True, kw_only=True, tag="RecoveryStep"):
+    """A step of the recovery ladder, before it is taken (`core/ladder.py`).
+
+    `rung` is its name there, `what` the streams that are asked for anew, or the command to the gateway's controller.
+    """
+
+    rung: str
+    why: str
+    what: str = ""
+
+
+class ControllerAnswered(Fact, frozen=True, kw_only=True, tag="ControllerAnswered"):
+    """What the gateway's controller said to a command, or why it said nothing."""
+
+    command: str
+    ok: bool
+    text: str
+
+
+class LoopHeld(Fact, frozen=True, kw_only=True, tag="LoopHeld"):
+    """Our own event loop stood still for `held_s` seconds: whatever came late meanwhile is not the broker's fault.
+
+    `by` is the task that held it, where the watchdog saw it.
+    """
+
+    held_s: float
+    by: str = ""
 
 
 # --- market data -----------------------------------------------------------------------------------------------------
@@ -652,6 +683,9 @@ Event = (
     | LinkChanged
     | IncidentOpened
     | IncidentClosed
+    | RecoveryStep
+    | ControllerAnswered
+    | LoopHeld
     | SessionOpened
     | FarmChanged
     | BrokerNotice
@@ -701,6 +735,9 @@ JOURNALLED: frozenset[type] = frozenset(
         LinkChanged,
         IncidentOpened,
         IncidentClosed,
+        RecoveryStep,
+        ControllerAnswered,
+        LoopHeld,
         SessionOpened,
         FarmChanged,
         BrokerNotice,

@@ -18,12 +18,14 @@ import msgspec
 
 from ibkr_service.core import events as ev
 from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.core.ladder import Rung
 from ibkr_service.core.link import STOPPING, Link
 from ibkr_service.core.orders import OrderState
 
 COMPETING_SESSION = 10197  # the data is refused for as long as another session of the login has it, and comes back
 STREAMS_MAX_S = 60.0  # and orders in doubt
 SAME_OUTAGE = timedelta(seconds=1)  # a gap that is told so shortly before the link changes belongs to it
+SAME_CLIMB = timedelta(seconds=60)  # a step of the recovery ladder so shortly before belongs to it, too
 DIED = "the service ended without a word"
 TELLING = frozenset({ev.ServiceStarted, ev.LinkChanged, ev.FarmChanged, ev.Gap})
 
@@ -42,6 +44,7 @@ class Open(msgspec.Struct):
     ended: dict[AnyInstrument, ev.StreamGap] = {}  # of each that is over, from its first beginning to its last end
     unknown: dict[str, OrderState] = {}  # orders that were UNKNOWN meanwhile -> what they are now
     recovered: int = 0
+    steps: list[str] = []  # of the recovery ladder
 
 
 class Incidents:
@@ -58,6 +61,7 @@ class Incidents:
         self._link = Link.DOWN
         self._was_ready = was_ready
         self._farms: set[str] = set()
+        self._steps: list[tuple[datetime, str]] = []  # taken while there was no incident yet
         if under_way is not None:
             self.open = Open(under_way.number, under_way.cause, under_way.at, under_way.at)
 
@@ -80,6 +84,8 @@ class Incidents:
                 said = self._gap(event)
             case ev.Resumed() | ev.SubscriptionFailed():
                 self._flows(event)
+            case ev.RecoveryStep():
+                self._stepped(event)
             case _:
                 self._noted(event)
         return said + self._ended(event.at)
@@ -109,9 +115,20 @@ class Incidents:
             return []
         self.count += 1
         self.open = Open(self.count, cause, event.at, event.at)
+        self.open.steps += [rung for at, rung in self._steps if event.at - at <= SAME_CLIMB]
+        self._steps.clear()
         if self._link is Link.READY:
             self.open.ready_at = event.at
         return [ev.IncidentOpened(at=event.at, session=event.session, number=self.count, cause=cause)]
+
+    def _stepped(self, event: ev.RecoveryStep) -> None:
+        """A step of the ladder: of the incident that is open, or of the one that it turns out to be."""
+        rung = f"{event.rung} {event.what}" if event.rung == Rung.CONTROLLER.value else event.rung
+        if self.open is not None:
+            self.open.steps.append(rung)
+        else:
+            self._steps = [step for step in self._steps if event.at - step[0] <= SAME_CLIMB]
+            self._steps.append((event.at, rung))
 
     def _gap(self, event: ev.Gap) -> list[ev.Event]:
         said = self._begin(event, f"{event.instrument}: {event.reason}") if event.lost == 0 else []
@@ -173,6 +190,7 @@ class Incidents:
                 orders_resolved=sum(state is not OrderState.UNKNOWN for state in found.unknown.values()),
                 orders=tuple(ev.OrderInDoubt(ref=ref, state=state.name) for ref, state in found.unknown.items()),
                 fills_recovered=found.recovered,
+                steps=tuple(found.steps),
             )
         ]
 

@@ -199,6 +199,14 @@ async def _farm(at: Machine, fault: Fault) -> None:
     at.faults.farm_up()
 
 
+async def _silent(at: Machine, fault: Fault) -> None:
+    at.faults.lose_data("never")
+    await asyncio.sleep(fault.for_s)
+    at.gateway.lost_data_until = ""
+    if fault.choice == "forgotten":
+        _close_streams(at)
+
+
 async def _competing(at: Machine, fault: Fault) -> None:
     at.faults.compete()
     await asyncio.sleep(fault.for_s)
@@ -300,6 +308,10 @@ async def _clock_step(at: Machine, fault: Fault) -> None:
     at.step_clock(float(fault.choice))
 
 
+async def _held(at: Machine, fault: Fault) -> None:
+    at.loop.hold(fault.for_s)
+
+
 AT_ONCE = (0.0, 0.0)
 SYNC_REQUESTS = ("positions", "allOpenOrders", "completedOrders", "accountUpdates", "executions")
 SYNC_ANSWERS = ("positionEnd", "openOrderEnd", "completedOrdersEnd", "accountDownloadEnd", "execDetailsEnd")
@@ -323,6 +335,7 @@ MISHAPS: dict[str, Mishap] = {
     "flapping": Mishap("1100 and 1101 or 1102, again and again", _flapping, (4, 120), ("5", "20")),
     "nightly-restart": Mishap("the gateway restarts", _nightly_restart, (5, 200), ("", "ids lower")),
     "farm": Mishap("the market data farm breaks", _farm, (1, 240)),
+    "silent": Mishap("all quotes stop without a word", _silent, (20, 400), ("", "forgotten")),
     "competing": Mishap("another session takes the market data", _competing, (5, 240)),
     "ignore-once": Mishap(
         "one request is not answered", _ignore_once, AT_ONCE, (*SYNC_REQUESTS, "currentTime", "mktData")
@@ -342,6 +355,7 @@ MISHAPS: dict[str, Mishap] = {
     "restart": Mishap("the service is stopped and started again", _restart, (0.1, 60)),
     "crash": Mishap("the service dies and is started again", _crash, (0.1, 60)),
     "disk-full": Mishap("the journal refuses writes", _disk_full, (0.5, 120)),
+    "held": Mishap("a strategy holds the event loop", _held, (1, 25)),
     "clock-step": Mishap("the machine's clock is set", _clock_step, AT_ONCE, ("2", "-2", "40", "-40")),
 }
 
@@ -373,5 +387,6 @@ async def heal(at: Machine) -> None:
     if at.gateway.farm_is_down:
         at.faults.farm_up()
     at.faults.stop_competing()
+    at.gateway.lost_data_until = ""
     at.free_disk()
     await at.start_if_down()

@@ -76,6 +76,18 @@ REHEARSALS: dict[str, Rehearsal | Played] = {
             (("cut", "1101", 60.0, "order"),),
         ),
         Rehearsal("silent-1102", "1102, but the quotes never come back", "NT #3733", (("silent-1102", "", 30.0, ""),)),
+        Rehearsal(
+            "silent-data",
+            "quotes stop without a word, and only a new subscription brings them back",
+            "IbcAlpha/IBC #143",
+            (("silent", "forgotten", 100.0, ""), ("silent", "", 300.0, "order")),
+        ),
+        Rehearsal(
+            "held-loop",
+            "a strategy computes for longer than the heartbeat waits",
+            "docs.python.org, Developing with asyncio",
+            tuple(("held", "", 15.0, on) for on in ("order", "cancel", "")),
+        ),
         Rehearsal("farm-blip", "2103, and 2104 three seconds later", "NT #3968", (("farm", "", 3.0, ""),)),
         Rehearsal("farm-loss", "2103 for an hour in the session", "NT #4469", (("farm", "", 3600.0, ""),)),
         Rehearsal(

@@ -49,6 +49,7 @@ class GatewayConfig:
         price_percentage_max: refuse limits farther than this from the market (109), as TWS's presets do; None for none.
         hard_to_borrow: symbols whose short sales wait until the stock is located (404).
         locate_s: how long that takes.
+        command_port: where a command server such as IBC's listens; 0 takes a free port; None: there is none.
         nightly_reset: when, New York's time, the gateway loses IB and restarts, as real ones do; None for never.
     """
 
@@ -76,6 +77,7 @@ class GatewayConfig:
     hard_to_borrow: tuple[str, ...] = ()
     locate_s: float = 60.0
     nightly_reset: time | None = None
+    command_port: int | None = None
 
     def __post_init__(self) -> None:
         if self.data_permission not in PERMISSIONS:

@@ -1,10 +1,11 @@
 """Misfortunes, with a vocabulary: what a test or a rehearsal says to make things go wrong.
 
 Between the gateway and IB
-    `cut` · `restore` · `farm_down` · `farm_up` · `silence` · `end_bars` · `compete` · `stop_competing`
+    `cut` · `restore` · `farm_down` · `farm_up` · `silence` · `end_bars` · `compete` · `stop_competing` · `lose_data` ·
+    `reconnect_data` · `reconnect_account`
 Between the client and the gateway
     `drop` · `refuse` · `accept` · `shut_down` · `start_up` · `mute` · `unmute` · `stall` · `resume` · `deafen` ·
-    `accept_and_close` · `occupy` · `vacate` · `slow` · `chop` · `glue` · `plain`
+    `stop_reading` · `read_on` · `accept_and_close` · `occupy` · `vacate` · `slow` · `chop` · `glue` · `plain`
 In what the gateway says
     `ignore` · `delay` · `lose` · `fail` · `babble` · `grant_lines` · `permit` · `hang_on_combos` · `roll_back_ids` ·
     `reject_next` · `false_cancel` · `duplicate_status` · `commission_first` · `combo_legs_only` · `combo_legs_late` ·
@@ -162,6 +163,27 @@ class Faults:
         self.say("the other session has ended", "mends")
         self._gateway.data_is_elsewhere = False
 
+    def lose_data(self, until: str = "reconnect") -> None:
+        """Market data stops without a word, on lines present and to come.
+
+        Args:
+            until: ``reconnect``: the gateway's data connections are made anew; ``restart``: the gateway is restarted.
+        """
+        self.say("market data stops without a word", "breaks")
+        self._gateway.lost_data_until = until
+
+    def reconnect_data(self) -> None:
+        """The gateway makes its data connections anew, as its controller may ask: 2104, and lost data flows again."""
+        if self._gateway.lost_data_until == "reconnect":
+            self._gateway.lost_data_until = ""
+        self.say("the gateway makes its data connections anew", "mends" if self._gateway.data_flows else "does")
+        self._gateway.notify(*FARM_OK)
+
+    def reconnect_account(self) -> None:
+        """The gateway makes its connection to IB anew: a cut is over, subscriptions are gone."""
+        if self._gateway.is_cut:
+            self.restore(data_kept=False)
+
     # Between the client and the gateway.
 
     def drop(self) -> None:
@@ -217,6 +239,16 @@ class Faults:
         self.say("no request is answered any more", "breaks")
         for session in self._gateway.sessions:
             session.is_deaf = True
+
+    def stop_reading(self) -> None:
+        """Read nothing, and go on sending, on present connections: what clients write piles up."""
+        self.say("nothing is read any more", "breaks")
+        self._server.stop_reading()
+
+    def read_on(self) -> None:
+        """Read again."""
+        self.say("what clients write is read again", "mends")
+        self._server.read_on()
 
     def accept_and_close(self, times: int = 1) -> None:
         """Accept that many connections, and close each at once; 0 ends it."""
@@ -351,6 +383,14 @@ class Faults:
         """What the gateway says is right again: undo everything of this group."""
         self.say("what the gateway says is right again", "mends")
         self._gateway.misfortunes = Misfortunes()
+
+    def cure(self) -> None:
+        """A gateway that was restarted: everything of these groups is right again, but what IB itself does."""
+        self.heal()
+        self.unmute()
+        self.say("the gateway was restarted", "mends")
+        self._gateway.lost_data_until = ""
+        self._gateway.is_cut = False
 
     # At the broker.
 

@@ -140,6 +140,9 @@ class Gateway:
         self.tells_while_cut = False
         self.farm_is_down = False
         self.data_is_elsewhere = False
+        self.lost_data_until = ""
+        """What brings back market data that was lost without a word: ``reconnect`` or ``restart``; empty: none was."""
+
         self._upstream: list[tuple[Session, tuple[str, ...]]] = []
 
     def __repr__(self) -> str:
@@ -275,7 +278,7 @@ class Gateway:
     @property
     def data_flows(self) -> bool:
         """Whether market data reaches clients."""
-        return not (self.is_cut or self.farm_is_down)
+        return not (self.is_cut or self.farm_is_down or self.lost_data_until)
 
     # Prices.
 

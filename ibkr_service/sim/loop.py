@@ -138,6 +138,12 @@ class SimLoop(asyncio.BaseEventLoop):
         """Virtual seconds."""
         return self._now_s
 
+    def hold(self, seconds: float) -> None:
+        """Let time pass in which nothing can run, as a callback does that computes for so long."""
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"a loop is held for a number of seconds, not {seconds}")
+        self._now_s += seconds
+
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:

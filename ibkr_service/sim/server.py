@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Self, cast
 
+from ibkr_service.sim.commandserver import CommandServer
 from ibkr_service.sim.config import GatewayConfig
 from ibkr_service.sim.faults import Faults
 from ibkr_service.sim.gateway import Gateway
@@ -108,6 +109,15 @@ class Connection(asyncio.Protocol):
         """Send what was said before the freeze, and read no more."""
         self._flush()
         self._pause()
+
+    def stop_reading(self) -> None:
+        """Read no more, and go on sending."""
+        self._pause()
+
+    def read_on(self) -> None:
+        """Read again."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def thaw(self) -> None:
         """Let flow what waited in both directions."""
@@ -220,6 +230,7 @@ class Server:
         self.hold_s = 0.0
         self._listener: asyncio.Server | None = None
         self._nights: asyncio.Task[None] | None = None
+        self.commands = CommandServer(self)
 
     def __repr__(self) -> str:
         state = "listening" if self._listener is not None else "stopped"
@@ -236,6 +247,8 @@ class Server:
         moment = self.gateway.config.nightly_reset
         if moment is not None and self._nights is None:
             self._nights = loop.create_task(Nightly(self.gateway.clock, self.faults, moment).run(), name="nights")
+        if self.gateway.config.command_port is not None and not self.commands.port:
+            await self.commands.start(self.host, self.gateway.config.command_port)
 
     async def stop(self) -> None:
         """Stop listening and drop every client; orders, positions and executions live on."""
@@ -260,6 +273,7 @@ class Server:
         if self._nights is not None:
             self._nights.cancel()
             await asyncio.gather(self._nights, return_exceptions=True)
+        await self.commands.close()
         await self.stop()
         self.gateway.close()
 
@@ -292,6 +306,16 @@ class Server:
         for connection in list(self.connections):
             connection.freeze()
         self.is_stalled = True
+
+    def stop_reading(self) -> None:
+        """Read nothing on present connections, and go on sending."""
+        for connection in list(self.connections):
+            connection.stop_reading()
+
+    def read_on(self) -> None:
+        """Read on all connections again."""
+        for connection in list(self.connections):
+            connection.read_on()
 
     def resume(self) -> None:
         """Read and send again."""

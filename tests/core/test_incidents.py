@@ -109,6 +109,28 @@ def test_a_stream_that_breaks_off_twice_in_an_outage_has_one_gap():
     assert (closed.streams[0].since, closed.silent) == (at(1), ("AAPL",))
 
 
+def step(seconds, rung, what=""):
+    return ev.RecoveryStep(at=at(seconds), rung=rung, why="silent", what=what)
+
+
+def test_the_steps_that_were_taken_are_part_of_the_incident():
+    """Those before it was one, too, if they led to it: not a probe of an hour ago that was answered."""
+    _, closed = told(
+        [
+            ready(),
+            step(1, "probe"),
+            step(3600, "probe"),
+            step(3605, "resubscribe one", "AAPL"),
+            gap(3605, AAPL, since=3540),
+            step(3620, "controller", "RECONNECTDATA"),
+            resumed(3630, AAPL),
+        ]
+    )
+    assert closed.steps == ("probe", "resubscribe one", "controller RECONNECTDATA")
+    _, closed = told([ready(), gap(1, AAPL), resumed(2, AAPL)])
+    assert closed.steps == ()
+
+
 def test_a_start_and_a_stop_are_no_incidents():
     """Nor is a stream whose reader was too slow."""
     assert told([link(0, Link.DOWN, Link.SYNCING), ready(1), link(5, Link.READY, Link.DOWN, STOPPING)]) == []

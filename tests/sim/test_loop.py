@@ -88,6 +88,22 @@ async def test_cancelled_timers_do_not_move_time():
     assert len(loop._timers) < 250
 
 
+async def test_a_loop_that_is_held_runs_what_was_due_afterwards():
+    """Time passes, nothing runs; then all that was due, in its order, and no timer that is not."""
+    loop, ran = asyncio.get_running_loop(), []
+    for due_s in (5.0, 3.0, 20.0):
+        loop.call_later(due_s, lambda due_s=due_s: ran.append((due_s, loop.time())))
+    loop.hold(10.0)
+    assert ran == []
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert ran == [(3.0, 10.0), (5.0, 10.0)]
+    await asyncio.sleep(15)
+    assert ran[-1] == (20.0, 20.0)
+    with pytest.raises(ValueError, match="held"):
+        loop.hold(-1.0)
+
+
 async def test_timer_at_nan_is_refused():
     """NaN would corrupt the order of the heap."""
     with pytest.raises(ValueError, match="NaN"):
