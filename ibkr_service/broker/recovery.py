@@ -232,8 +232,8 @@ class _WriteBuffer:
         Raises:
             GivenUp: too much waits, or for too long.
         """
-        if unsent == 0 or unsent < self._unsent:
-            self._shrank_s = now_s
+        if unsent == 0 or self._unsent == 0 or unsent < self._unsent:
+            self._shrank_s = now_s  # what was written since the last look has not waited yet
         self._unsent = unsent
         if unsent > self._most_bytes:
             raise GivenUp(f"dead: {unsent} bytes wait to be sent, more than {self._most_bytes}")

@@ -18,6 +18,7 @@ from typing import Literal, get_args
 import msgspec
 
 from ibkr_service.core import events as ev
+from ibkr_service.core.ladder import Rung
 from ibkr_service.core.orders import OrderState
 from ibkr_service.core.restartwindow import RestartWindow
 
@@ -68,7 +69,7 @@ class Notices:
         self._sent: dict[str, deque[datetime]] = {}
         self._held: dict[str, Held] = {}  # what was one too many
 
-    def apply(self, event: ev.Event) -> None:
+    def apply(self, event: ev.Event) -> None:  # noqa: C901 - one row per kind of event, as in a table
         """Take in a fact."""
         match event:
             case ev.IncidentOpened():
@@ -88,6 +89,8 @@ class Notices:
                 self._say("halt", event.at, f"{event.verb} by {event.by}")
             case ev.StrategyStopped() if event.how not in _ENDED_BY_ITSELF:
                 self._say("strategy", event.at, f"strategy {event.name} was stopped: {event.how}", event.detail)
+            case ev.RecoveryStep(rung=Rung.REST.value):
+                self._say("alarm", event.at, "data is silent and nothing helps: look at the gateway", event.why)
             case ev.LibraryFault():
                 self._say("alarm", event.at, f"a library reports an error: {event.logger}", event.text)
             case _:
@@ -132,6 +135,8 @@ class Notices:
             f"orders in doubt: {event.orders_unknown}, of which {event.orders_resolved} are known again",
             f"fills learned of by asking: {event.fills_recovered}",
         ]
+        if event.steps:
+            lines.append(f"done about it: {', '.join(event.steps)}")
         if event.silent:
             lines.append(f"still silent: {', '.join(event.silent)}")
         self._say("incident", event.at, f"incident {event.number} is over", "\n".join(lines))

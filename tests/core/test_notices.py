@@ -114,6 +114,8 @@ def test_all_else_is_told_at_once():
         ev.StrategyStopped(at=at(0), name="t", how="cancelled"),
         ev.StrategyStopped(at=at(0), name="u", how="returned"),
         ev.LibraryFault(at=at(0), logger="ib_insync.Decoder", text="?"),
+        ev.RecoveryStep(at=at(0), rung="probe", why="silent for 61 s: AAPL"),
+        ev.RecoveryStep(at=at(0), rung="rest", why="silent for 300 s: AAPL; nothing has helped"),
     ):
         notices.apply(fact)
     assert titles(notices, 0) == [
@@ -121,6 +123,7 @@ def test_all_else_is_told_at_once():
         "halt by ann",
         "strategy s was stopped: failed",
         "a library reports an error: ib_insync.Decoder",
+        "data is silent and nothing helps: look at the gateway",
     ]
     assert titles(notices, 1, refuses=True) == ["the journal refuses writes"]
     assert titles(notices, 2, refuses=True) == []
