@@ -27,6 +27,7 @@ from ibkr_service.rehearsal.named import REHEARSALS, planned
 from ibkr_service.rehearsal.picture import picture
 from ibkr_service.rehearsal.plan import RANDOM, Plan
 from ibkr_service.rehearsal.run import Company, Result, rehearse
+from ibkr_service.rehearsal.scorecard import Scorecard
 from ibkr_service.settings import load_settings
 
 rehearsing = typer.Typer()
@@ -49,13 +50,15 @@ def rehearse_command(  # noqa: PLR0913 - each is an option
     name: Annotated[str | None, typer.Argument(help="A name (see --list), random, or module:scenario.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses prices, moments and, of random ones, the faults.")] = 1,
     every: Annotated[bool, typer.Option("--all", help="Every named rehearsal.")] = False,
-    seeds: Annotated[int | None, typer.Option(help="So many random rehearsals.", min=1)] = None,
+    seeds: Annotated[int | None, typer.Option(help="So many seeds: of random ones, NAME, or --all.", min=1)] = None,
     first: Annotated[int, typer.Option("--from", help="The first seed of these.")] = 1,
     faults: Annotated[
         str | None, typer.Option(help="Only these faults of the seed, such as 1,4; none for none.")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a picture of the timeline to this file.")] = None,
     jobs: Annotated[int | None, typer.Option(help="How many processes (default: one for each core).", min=1)] = None,
+    scorecard: Annotated[Path | None, typer.Option(help="Write what every outage cost to this file.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Do not write it: say whether the file is current.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="Print the names and what they stand for.")] = False,
     settings: SettingsFile = None,
     risk: Annotated[Risk, typer.Option(help="The limits: wide ones, or those of your settings.")] = Risk.WIDE,
@@ -67,17 +70,47 @@ def rehearse_command(  # noqa: PLR0913 - each is an option
         return
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - a strategy beside settings.toml is found, as with `run`
     company = _company(settings, risk, without_own=without_own)
-    if seeds is not None:
-        _many([planned(RANDOM)(number) for number in range(first, first + seeds)], company, jobs)
-    if every:
-        _many([rehearsal.plan(seed) for rehearsal in REHEARSALS.values()], company, jobs)
+    if every or seeds is not None:
+        names = list(REHEARSALS) if every else [name or RANDOM]
+        numbers = range(seed, seed + 1) if seeds is None else range(first, first + seeds)
+        plans = [_plan(each, number) for each in names for number in numbers]
+        page = None if scorecard is None else _Page(scorecard, _command(every, seeds, first), is_checked=check)
+        _many(plans, company, jobs, page)
     if name is None:
         fail("say which one: a name, --all or --seeds N; --list prints the names")
+    _one(_with_faults(_plan(name, seed), faults), company, html)
+
+
+def _plan(name: str, seed: int) -> Plan:
     try:
-        plan = planned(name)(seed)
+        return planned(name)(seed)
     except ValueError as exc:
         fail(str(exc))
-    _one(_with_faults(plan, faults), company, html)
+
+
+class _Page:
+    """The scorecard, and the file that it is for."""
+
+    def __init__(self, path: Path, command: str, *, is_checked: bool) -> None:
+        self.card = Scorecard()
+        self._path = path
+        self._command = command
+        self._is_checked = is_checked
+
+    def finish(self) -> str | None:
+        """Write it, or compare it; what is wrong with the file, if anything is."""
+        page = self.card.page(self._command)
+        if not self._is_checked:
+            self._path.write_text(page, encoding="utf-8")
+            return None
+        if self._path.exists() and self._path.read_text(encoding="utf-8") == page:
+            return None
+        return f"{self._path} is not what these rehearsals say: write it anew, without --check"
+
+
+def _command(every: bool, seeds: int | None, first: int) -> str:  # noqa: FBT001 - as on the command line
+    begins = f" --from {first}" if first != 1 else ""
+    return f"ibkr-service rehearse{' --all' if every else ''}{f' --seeds {seeds}' if seeds else ''}{begins} --scorecard"
 
 
 def _company(settings: Path | None, risk: Risk, *, without_own: bool) -> Company:
@@ -112,7 +145,7 @@ def _one(plan: Plan, company: Company, html: Path | None) -> None:
     raise typer.Exit(EXIT_OK if result.passed else EXIT_FAILED)
 
 
-def _many(plans: Sequence[Plan], company: Company, jobs: int | None) -> None:
+def _many(plans: Sequence[Plan], company: Company, jobs: int | None, page: _Page | None = None) -> None:
     console = Console(stderr=True)
     columns = (TextColumn("rehearsing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
@@ -120,6 +153,8 @@ def _many(plans: Sequence[Plan], company: Company, jobs: int | None) -> None:
 
         def tell(result: Result) -> None:
             bar.advance(task)
+            if page is not None:
+                page.card.add(result)
             done = int(bar.tasks[0].completed)
             if not console.is_terminal and done % SAID_EVERY == 0:
                 console.print(f"{done} of {len(plans)} rehearsals", highlight=False)
@@ -127,8 +162,11 @@ def _many(plans: Sequence[Plan], company: Company, jobs: int | None) -> None:
                 console.print(result.verdict, style="red", highlight=False, soft_wrap=True)
 
         outcome = campaign(plans, company, jobs=jobs, tell=tell)
+    wrong = None if page is None else page.finish()
     _report(outcome, company, sys.stdout.write)
-    raise typer.Exit(EXIT_OK if outcome.passed else EXIT_FAILED)
+    if wrong is not None:
+        sys.stdout.write(f"{wrong}\n")
+    raise typer.Exit(EXIT_OK if outcome.passed and wrong is None else EXIT_FAILED)
 
 
 def _report(outcome: Outcome, company: Company, write: Callable[[str], object]) -> None:
@@ -149,7 +187,7 @@ def _report(outcome: Outcome, company: Company, write: Callable[[str], object]) 
 
 def _coverage(outcome: Outcome) -> Table:
     table = Table("what", "in rehearsals", "of all", "times", title="Coverage", title_justify="left")
-    keys = [FAULT + kind for kind in MISHAPS]
+    keys = [FAULT + kind for kind in MISHAPS if outcome.count > outcome.named or outcome.seen[FAULT + kind]]
     keys += sorted(key for key in outcome.seen if not key.startswith(FAULT))
     for key in keys:
         seen = outcome.seen[key]

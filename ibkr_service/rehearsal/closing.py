@@ -20,14 +20,14 @@ import msgspec
 from ibkr_service.core import events as ev
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import Order, OrderState
-from ibkr_service.rehearsal.invariants import OURS, Watch
+from ibkr_service.rehearsal.invariants import Watch
+from ibkr_service.rehearsal.tally import DONE_BY_THE_BROKER, OURS
 from ibkr_service.sim.orders import Execution, Status
 from ibkr_service.sim.orders import Order as TheirOrder
 
 ZERO = Decimal(0)
 EXPECTED = {Status.FILLED: OrderState.FILLED, Status.CANCELLED: OrderState.CANCELLED}
 NEVER_THERE = frozenset({OrderState.ABSENT, OrderState.REJECTED, OrderState.UNKNOWN})
-DONE_BY_THE_BROKER = frozenset({"opening", "expiry", "assignment", "exercise", "split"})  # not by fills of orders
 QUOTE_AGE_MAX_S = 60.0
 UNREAD_S = 1.0  # what was recorded so shortly before a service's end need not have been read
 

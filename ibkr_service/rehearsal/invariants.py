@@ -18,10 +18,13 @@ from typing import NamedTuple
 from ibkr_service import ahead
 from ibkr_service.core import events as ev
 from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.rehearsal.askers import ASKER
 from ibkr_service.rehearsal.machine import Machine
+from ibkr_service.rehearsal.tally import Tally
 from ibkr_service.rehearsal.timeline import Timeline
 from ibkr_service.rehearsal.traders import NAME
 from ibkr_service.rehearsal.wiretap import REF_PARTS, Line
+from ibkr_service.sim.faults import Effect
 from ibkr_service.sim.messages import Request
 from ibkr_service.sim.orders import Order
 
@@ -40,6 +43,7 @@ INVARIANTS: dict[str, str] = {
     "storms": "no cancel and no look at the account is repeated without end",
     "tasks": "no task is left without an owner, and no exception unseen",
     "strategies": "what a strategy asks for is answered with a result or an error of ours",
+    "ends": "a service that cannot be right ends by itself, with its exit code, before any order has left",
     "same journal": "the same seed gives the same journal, in every process",
     "substance": "a rehearsal has enough orders, spreads among them",
 }
@@ -51,7 +55,6 @@ SURPLUS_BEATS_MAX = 4
 PACER_MAX = 1_000
 UNSAVED_MAX = 20_000
 MOMENT_S = 1e-6
-OURS = "ibs."
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class Reader:
                 self._in_gap.discard(event.instrument)
             case ev.Fill():
                 if event.exec_id in self.fills:
+                    self._watch.read_twice += 1
                     self._watch.breach("fills", f"{self.name} reads execution {event.exec_id} twice")
                 self.fills.append(event.exec_id)
             case _:
@@ -136,8 +140,9 @@ class Reader:
 class Watch:
     """The invariants that are watched continuously; a `wiretap.Listener`."""
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, timeline: Timeline, tally: Tally) -> None:
         self.timeline = timeline
+        self.tally = tally
         self.breaches: list[Breach] = []
         self.outages: list[tuple[float, str]] = []
         self.readers: list[Reader] = []
@@ -147,6 +152,8 @@ class Watch:
         self.fills_recorded: list[Recorded] = []
         self.disk_failed_in: set[int] = set()  # lives in which the journal refused writes
         self.connections = 0
+        self.read_twice = 0  # executions, by a strategy in one life of it
+        self.ends: int | None = None  # the exit code with which the service has to end by itself
         self.counts_lines = True  # all lines are of strategies that only watch
         self._surplus_beats = 0
         self._machine: Machine | None = None
@@ -189,6 +196,11 @@ class Watch:
         self._occasions[name].append(waiting)
         return waiting
 
+    def struck(self, words: str, effect: Effect) -> None:
+        """A misfortune happens at the gateway, or ends."""
+        self.tally.struck(words, effect)
+        self.timeline.gateway(words)
+
     def _happens(self, name: str) -> None:
         for waiting in self._occasions.pop(name, ()):
             if not waiting.done():
@@ -208,6 +220,7 @@ class Watch:
         if not line.may_place:
             why = "IB is cut off" if line.is_cut else "the connection is lost" if line.is_lost else "not yet verified"
             self.breach("ready only", f"{ref} leaves while {why}")
+        self.tally.left(order_id, ref)
         before = self.placed.get(ref, 0)
         self.placed[ref] = before + 1
         submitted, modified, wish = self._journalled(ref)
@@ -277,6 +290,7 @@ class Watch:
 
     def asked(self, line: Line, request: int, fields: list[str]) -> None:
         """Anything else leaves."""
+        self.tally.asked(request, fields)
         if request == Request.POSITIONS:
             self._count("looks at the account")
             self._happens("sync")
@@ -302,9 +316,10 @@ class Watch:
 
     def told(self, event: ev.Event) -> None:
         """The service has recorded an event."""
+        if isinstance(event, ev.Tick):
+            return
+        self.tally.told(event)
         match event:
-            case ev.Tick():
-                return
             case ev.CancelRequested():
                 self.cancels_wanted.setdefault(event.ref, self.machine.loop.time())
             case ev.Fill():
@@ -313,7 +328,10 @@ class Watch:
                 self._happens("fill")
             case ev.StrategyStopped(how="overrun"):
                 self.breach("queues", f"strategy {event.name} is overrun")
-            case ev.StrategyStopped(name=str(name), how="failed" | "exited" | "stuck" | "held_loop") if name == NAME:
+            case ev.StrategyStopped(name=str(name), how="failed" | "exited" | "stuck" | "held_loop") if name in {
+                NAME,
+                ASKER,
+            }:
                 self.breach("strategies", f"strategy {name} {event.how}: {event.detail}")
             case ev.QuarantineBegan():
                 self.breach("agrees", f"the account is quarantined: {event.why}")
@@ -332,7 +350,7 @@ class Watch:
     def look(self) -> None:
         """Cancels, lines and queues as they are now."""
         machine = self.machine
-        if machine.is_up and machine.has_ended:
+        if machine.is_up and machine.has_ended and self.ends is None:
             self.breach("recovers", "the service ended, and nobody had asked it to")
         line = machine.loop.lines[-1] if machine.loop.lines else None
         if line is not None and line.may_place and machine.is_up:

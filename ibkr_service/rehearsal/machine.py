@@ -11,6 +11,7 @@ from ibkr_service.rehearsal.mood import MOODS, MoodyGateway
 from ibkr_service.rehearsal.wiretap import TappedLoop
 from ibkr_service.rehearsal.world import World, WorldConfig
 from ibkr_service.sim import serve
+from ibkr_service.sim.faults import Effect
 from ibkr_service.sim.network import Network
 
 
@@ -59,9 +60,17 @@ class Machine(World):
         lives: how many services were started. is_up: whether one runs.
     """
 
-    def __init__(self, config: WorldConfig, told: Callable[[ev.Event], None], *, latency_s: float) -> None:
+    def __init__(
+        self,
+        config: WorldConfig,
+        told: Callable[[ev.Event], None],
+        *,
+        latency_s: float,
+        struck: Callable[[str, Effect], None],
+    ) -> None:
         super().__init__(config)
         self.events: list[ev.Event] = Recorded(told)
+        self._struck = struck
         loop = asyncio.get_running_loop()
         assert isinstance(loop, TappedLoop), "a rehearsal runs on a TappedLoop"
         self.loop = loop
@@ -95,6 +104,7 @@ class Machine(World):
         """Let a gateway listen whose market is in this machine's mood."""
         gateway = MoodyGateway(self.config.gateway, self.mood, self.step_s, has_figures=self.has_figures)
         self._server = await serve(gateway, self.config.session.host, self.port)
+        self.faults.listener = self._struck
         self._begin_script()
 
     def start_service(self) -> None:

@@ -14,8 +14,6 @@ from typing import Literal, Protocol
 
 from ibkr_service.rehearsal.machine import Machine
 from ibkr_service.sim.messages import Answer
-from ibkr_service.sim.session import Session, State
-from ibkr_service.sim.wire import frame
 
 Occasion = Literal["", "order", "cancel", "sync", "fill", "connect"]
 OCCASIONS: tuple[Occasion, ...] = ("", "order", "cancel", "sync", "fill", "connect")
@@ -127,23 +125,9 @@ async def _far_away(at: Machine, fault: Fault) -> None:
 
 
 async def _id_taken(at: Machine, fault: Fault) -> None:
-    ghost = Session(at.gateway, _Nobody())
-    ghost.client_id, ghost.state = at.client_id, State.RUNNING
-    at.faults.drop()
-    await asyncio.sleep(0)
-    at.gateway.sessions.append(ghost)
+    at.faults.occupy()
     await asyncio.sleep(fault.for_s)
-    ghost.lost()
-
-
-class _Nobody:
-    """The end of a line at which nobody is left, as of a client whose machine has vanished."""
-
-    def send(self, data: bytes) -> None:
-        """Lose it."""
-
-    def close(self) -> None:
-        """There is nothing to close."""
+    at.faults.vacate()
 
 
 # --- the gateway and IB ----------------------------------------------------------------------------------------------
@@ -158,15 +142,8 @@ async def _cut(at: Machine, fault: Fault) -> None:
 async def _silent_1102(at: Machine, fault: Fault) -> None:
     at.faults.cut()
     await asyncio.sleep(fault.for_s)
-    _close_streams(at)
+    at.faults.silence()
     at.faults.restore(data_kept=True)
-
-
-def _close_streams(at: Machine) -> None:
-    for session in at.gateway.sessions:
-        for (kind, stream_id), stream in list(session.streams.items()):
-            if stream.is_market_data:
-                session.close_stream(kind, stream_id)
 
 
 async def _flapping(at: Machine, fault: Fault) -> None:
@@ -184,13 +161,10 @@ async def _nightly_restart(at: Machine, fault: Fault) -> None:
         await asyncio.sleep(2.0)
     if fault.choice == "ids lower":
         at.faults.roll_back_ids(IDS_BACK)
-    at.gateway.is_cut = False
-    at.gateway.reporter.release(lose=True)  # whoever is not there is not told
-    await at.server.stop()
-    at.gateway.resume_upstream()
+    await at.faults.shut_down()
     await asyncio.sleep(fault.for_s)
     at.faults.accept_and_close(2)
-    await at.server.start()
+    await at.faults.start_up()
 
 
 async def _farm(at: Machine, fault: Fault) -> None:
@@ -278,8 +252,7 @@ GARBAGE = {
 
 
 async def _garbage(at: Machine, fault: Fault) -> None:
-    for session in list(at.gateway.sessions):
-        session.send(frame(*GARBAGE[fault.choice]))
+    at.faults.babble(*GARBAGE[fault.choice])
 
 
 async def _lower_ids(at: Machine, _fault: Fault) -> None:
@@ -379,9 +352,9 @@ async def heal(at: Machine) -> None:
     at.faults.unmute()
     at.faults.accept_and_close(0)
     await at.faults.accept()
-    for session in list(at.gateway.sessions):
-        if isinstance(session._peer, _Nobody):  # noqa: SLF001 - a ghost is known by its end of the line
-            session.lost()
+    at.faults.vacate()
+    at.faults.plain()
+    at.faults.slow(0.0, 0.0)
     if at.gateway.is_cut:
         at.faults.restore(data_kept=True)
     if at.gateway.farm_is_down:

@@ -45,6 +45,7 @@ class Plan:
     latencies: Mapping[str, Range] = field(default_factory=dict)  # as of the gateway's settings
     scenario: Scenario | None = None  # is played besides
     excused: tuple[str, ...] = ()  # invariants that its scenario breaks by itself
+    asks: str = ""  # the name of the strategy that asks for what the scenario is about, if there is one
     kept: tuple[int, ...] | None = None  # which faults of the seed these are, from 1; None for all
 
     def only(self, numbers: Collection[int]) -> Plan:

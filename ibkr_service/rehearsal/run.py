@@ -31,12 +31,14 @@ from ibkr_service.core.risk import Limits
 from ibkr_service.desk import Desk
 from ibkr_service.journal import export, open_readonly
 from ibkr_service.rehearsal import mishaps
+from ibkr_service.rehearsal.askers import ASKER, Asker
 from ibkr_service.rehearsal.closing import after_end, differences
 from ibkr_service.rehearsal.invariants import Breach, Reader, Watch
 from ibkr_service.rehearsal.machine import Machine
 from ibkr_service.rehearsal.mishaps import Fault, Occasion
 from ibkr_service.rehearsal.mood import MOODS
 from ibkr_service.rehearsal.plan import RANDOM, Plan
+from ibkr_service.rehearsal.tally import Figures, Tally
 from ibkr_service.rehearsal.timeline import Entry, Timeline
 from ibkr_service.rehearsal.traders import NAME, Trader, options_of
 from ibkr_service.rehearsal.wiretap import TappedLoop
@@ -62,6 +64,7 @@ class Result:
     seconds: float
     digest: str
     coverage: Counter[str] = field(default_factory=Counter)
+    figures: Figures = field(default_factory=Figures)
     timeline: tuple[Entry, ...] = ()
     journal: tuple[str, ...] = ()
 
@@ -151,17 +154,21 @@ class _Rehearsal:
         self._keeps = keeps
         self._coverage: Counter[str] = Counter()
         self._trader = Trader(plan.wishes, options_of(plan.started_at.date()))
+        self._asker = Asker(plan.asks) if plan.asks else None
 
     async def live(self) -> Result:
         loop = asyncio.get_running_loop()
         timeline = Timeline(loop.time, keeps=self._keeps)
-        self._watch = watch = Watch(timeline)
-        self.machine = Machine(self._config(), watch.told, latency_s=self._plan.latency_s)
+        self._watch = watch = Watch(timeline, Tally(loop.time))
+        watch.ends = self._plan.scenario.ends if self._plan.scenario is not None else None
+        self.machine = Machine(self._config(), watch.told, latency_s=self._plan.latency_s, struck=watch.struck)
         self.machine.mood, self.machine.step_s = MOODS[self._plan.mood], self._plan.quote_interval_s
-        self.machine.has_figures = bool(self._company.strategies)  # the one that comes with us reads none
-        watch.counts_lines = not self._company.strategies  # others may hold lines for chains and streams
+        others = bool(self._company.strategies) or self._asker is not None
+        self.machine.has_figures = others  # the one that comes with us reads none
+        watch.counts_lines = not others  # they may hold lines for chains and streams
         watch.begin(self.machine)
         path = self._folder / "journal.sqlite"
+        figures = Figures()
         try:
             async with self.machine:
                 async with asyncio.TaskGroup() as tasks:
@@ -175,6 +182,7 @@ class _Rehearsal:
                 for invariant, text in after_end(watch, path):
                     watch.breach(invariant, text)
                 self._count()
+                figures = watch.tally.figures(self.machine, path, watch.read_twice)
         except Exception as exc:  # noqa: BLE001 - whatever ends a rehearsal early is a finding
             watch.breach("recovers", f"the rehearsal itself ended with {exc!r}"[:2000])
         watch.end()
@@ -187,6 +195,7 @@ class _Rehearsal:
             seconds=loop.time(),
             digest=digest,
             coverage=self._coverage,
+            figures=figures,
             timeline=tuple(timeline.entries),
             journal=lines if self._keeps else (),
         )
@@ -204,6 +213,8 @@ class _Rehearsal:
         )
         own = StrategySpec(NAME, self._trader, restart="on_failure")
         specs = [own, *company.strategies]
+        if self._asker is not None:
+            specs.append(StrategySpec(ASKER, self._asker, restart="on_failure"))
         return WorldConfig(
             folder=self._folder,
             seed=plan.seed,
@@ -219,7 +230,9 @@ class _Rehearsal:
     def _overheard(self, spec: StrategySpec) -> Any:  # noqa: ANN401 - as many signatures as strategies
         """The strategy, at a desk that notes what is read there."""
         wanted = spec.function
-        target = wanted.__call__ if isinstance(wanted, Trader) else wanted  # what says which parameters it takes
+        target = (
+            wanted.__call__ if isinstance(wanted, (Trader, Asker)) else wanted
+        )  # what says which parameters it takes
 
         @functools.wraps(target)
         async def strategy(desk: Desk, *arguments: object) -> None:
@@ -268,7 +281,11 @@ class _Rehearsal:
     async def _settle(self) -> None:
         """Heal everything; READY and in agreement within the bounds, or it is a breach."""
         watch, loop = self._watch, self.machine.loop
+        if watch.ends is not None:
+            await self._check_end(watch.ends)
+            return
         self.machine.end_script()
+        self.machine.faults.listener = watch.tally.struck  # what is healed without need is not told
         await mishaps.heal(self.machine)
         self.say("nothing goes wrong any more")
         if not await self._within(READY_WITHIN_S, lambda: self.machine.app.book.link is Link.READY):
@@ -276,6 +293,8 @@ class _Rehearsal:
             watch.breach("recovers", f"not READY {READY_WITHIN_S:g} s after the last fault ({why})")
             return
         self._trader.is_over = True
+        if self._asker is not None:
+            self._asker.is_over = True
         end_s = loop.time() + AGREE_WITHIN_S
         left: list[tuple[str, str]] = []
         while loop.time() < end_s:
@@ -285,6 +304,15 @@ class _Rehearsal:
                 return
         for invariant, text in left:
             watch.breach(invariant, f"{AGREE_WITHIN_S:g} s after the last fault {text}")
+
+    async def _check_end(self, code: int) -> None:
+        """It was to end by itself."""
+        if not self.machine.has_ended:
+            self._watch.breach("ends", f"it still runs, and should have ended with {code}")
+        elif (was := await self.machine.ended()) != code:
+            self._watch.breach("ends", f"it ended with {was}, not with {code}")
+        if self._watch.placed or self.machine.gateway.exchange.orders:
+            self._watch.breach("ends", "an order has left")
 
     def _unfinished(self) -> list[tuple[str, str]]:
         """Orders that the strategy wanted gone, or filled, and that still work."""

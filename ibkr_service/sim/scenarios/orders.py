@@ -274,7 +274,8 @@ SCENARIOS: Final = (
     Scenario(
         "combo-legs",
         "a combination's execution comes first and its legs seconds apart; then one comes as legs only",
-        "QuantConnect/Lean.Brokerages.InteractiveBrokers #217; QuantConnect/Lean #9292; nautilus_trader #3752",
+        "QuantConnect/Lean.Brokerages.InteractiveBrokers #217; QuantConnect/Lean #9292;"
+        " nautechsystems/nautilus_trader #3752",
         _combo_legs,
     ),
     Scenario(
