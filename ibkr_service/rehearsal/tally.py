@@ -73,6 +73,11 @@ class _Current:
     flows_s: float | None = None  # the last stream that was told to flow again
     is_closed: bool = False  # the incident is over, though streams are silent
 
+    @property
+    def flows_again(self) -> bool:
+        """Whether streams that were given up as silent have come back after all."""
+        return self.is_closed and self.mended_s is not None and (self.flows_s or 0.0) > self.mended_s
+
 
 @dataclass
 class _Placed:
@@ -111,7 +116,7 @@ class Tally:
             current = None
         if effect == "breaks" and current is None:
             self._current = _Current(words, self._now_s())
-        elif effect == "mends" and current is not None:
+        elif effect == "mends" and current is not None and not current.flows_again:
             current.mended_s = self._now_s()
 
     def told(self, event: ev.Event) -> None:
