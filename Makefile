@@ -22,7 +22,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench conformance fuzz crash rehearse soak format clean anew
+.PHONY: help run test check bench conformance fuzz crash rehearse reliability soak format clean anew
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -54,6 +54,9 @@ crash: $(STAMP) ## kill -9 while it trades, again and again; N=200 kills, SEED=1
 
 rehearse: $(STAMP) ## random outages against the whole service in virtual time; N=1000 seeds, FROM=1, ARGS=…
 	@$(PY) -m ibkr_service rehearse --alone --seeds $(or $(N),1000) --from $(or $(FROM),1) $(ARGS)
+
+reliability: $(STAMP) ## what every named outage costs, into docs/reliability.md; SEEDS=5, ARGS=--check
+	@$(PY) -m ibkr_service rehearse --alone --all --seeds $(or $(SEEDS),5) --scorecard docs/reliability.md $(ARGS)
 
 soak: $(STAMP) ## a daemon over real TCP while its gateway goes away, in real time; FOR=10m, ARGS=--quick
 	@$(PY) -m tests.soak.run --for $(or $(FOR),10m) $(ARGS)

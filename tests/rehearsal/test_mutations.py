@@ -57,6 +57,7 @@ CANCEL_WHILE_CUT = plan(Fault("cut", 60.0, "", 60.0, "1102"), wishes=(resting(),
 MIDNIGHT = plan(
     scenario=named("fill-before-midnight"), started_at=BEFORE_MIDNIGHT, length_s=1800.0, wishes=(resting(),)
 )
+MIXED_UP = plan(scenario=named("mode-mix-up"), length_s=120.0, wishes=(resting(),))
 SILENT_DROP = plan(scenario=named("silent-drop"), wishes=(resting(),))
 
 
@@ -264,6 +265,11 @@ def fail_at_a_change(patch):
     patch.setattr(Session, "modify", broken)
 
 
+def trade_anywhere(patch):
+    """A live account is as good as a paper one."""
+    patch.setattr(session_module, "choose_account", lambda accounts, _mode, _wanted: accounts[0])
+
+
 DEFECTS = [
     (skip_the_ledger_diff, MIDNIGHT, {"agrees"}),
     (trust_a_false_cancel, FALSE_CANCEL, {"once", "agrees"}),
@@ -289,6 +295,7 @@ DEFECTS = [
     (wait_an_hour, DROPPED, {"recovers"}),
     (fail_at_a_change, QUIET, {"strategies"}),
     (never_look_again, LOST_FILL, {"fills", "agrees"}),
+    (trade_anywhere, MIXED_UP, {"ends"}),
 ]
 
 

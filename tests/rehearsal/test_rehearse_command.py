@@ -77,11 +77,11 @@ def test_one_rehearsal_prints_its_timeline_and_the_verdict(tmp_path):
 def test_a_failure_says_how_to_repeat_it(monkeypatch):
     """Exit code 1, the breach with its moment, the command."""
     monkeypatch.setattr(Lines, "interrupt", lambda _lines, _reason, _since=None: None)
-    result = run("upstream-loss-1101", "--seed", "2", "--alone", "--faults", "1")
+    result = run("disk-full-and-cut-off", "--seed", "2", "--alone", "--faults", "2")
     assert result.exit_code == 1
     last = result.output.splitlines()[-1]
-    assert last.startswith("FAILED: upstream-loss-1101, seed 2: gaps")
-    assert last.endswith("again: ibkr-service rehearse upstream-loss-1101 --seed 2 --faults 1")
+    assert last.startswith("FAILED: disk-full-and-cut-off, seed 2: gaps")
+    assert last.endswith("again: ibkr-service rehearse disk-full-and-cut-off --seed 2 --faults 2")
     assert re.search(r"\d s  gaps: rehearsal reads quotes of \S+ over an outage", result.output)
 
 
