@@ -178,7 +178,7 @@ async def _silent(at: Machine, fault: Fault) -> None:
     await asyncio.sleep(fault.for_s)
     at.gateway.lost_data_until = ""
     if fault.choice == "forgotten":
-        _close_streams(at)
+        at.faults.silence()
 
 
 async def _competing(at: Machine, fault: Fault) -> None:
