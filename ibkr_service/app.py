@@ -44,6 +44,7 @@ from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.limits import Limits, tightened
 from ibkr_service.core.link import Link
 from ibkr_service.core.notices import Notices, Told
+from ibkr_service.core.recording import Header
 from ibkr_service.core.refs import Refs, run_id
 from ibkr_service.desk import Desk
 from ibkr_service.hub import Hub
@@ -52,8 +53,10 @@ from ibkr_service.log import library_alarms
 from ibkr_service.looplag import LoopLag
 from ibkr_service.mailbox import Inbox
 from ibkr_service.notifying import Channel, Courier
+from ibkr_service.recorder import Recorder, RecordingConfig
 from ibkr_service.retention import Pruning
 from ibkr_service.settings import Settings
+from ibkr_service.startstate import found, plain
 from ibkr_service.supervisor import StrategySpec, Supervisor, arguments, load
 from ibkr_service.watchdog import Watchdog
 
@@ -77,7 +80,7 @@ class AppConfig:
     """The settings as plain values. Times in seconds; `hold_limit_s` None: no watchdog, and no other thread.
 
     `claims` is the folder in which a daemon claims its client id; None: it does not. `keep_days`: for how long every
-    fact is kept; 0: for ever.
+    fact is kept; 0: for ever. `recording`: where the session is recorded to.
     """
 
     session: SessionConfig
@@ -93,6 +96,7 @@ class AppConfig:
     claims: Path | None = None
     keep_days: int = 0
     told: Told = field(default_factory=Told)
+    recording: RecordingConfig | None = None
 
 
 def config_of(settings: Settings) -> AppConfig:
@@ -211,12 +215,13 @@ class App:
     ) -> None:
         check_fitness()
         self.config = config
-        self.clock = clock
+        self.clock: Clock = clock
         self.stop = asyncio.Event()
         self.stop_reason = "asked to stop"
         self.ready = asyncio.Event()
         self._changed = asyncio.Event()  # some order has a new state
         self._snapshot_due = asyncio.Event()
+        self.recorder: Recorder | None = None
         self.claims = Claims(config.claims)
         self.claims.gateway(config.session.host, config.session.port, config.session.client_id)
         try:
@@ -240,6 +245,7 @@ class App:
             self.inbox = Inbox(config.inbox_max)
             self.lag = LoopLag(self._loop_was_held)
             self._holder = ""  # who was last seen to hold the loop
+            clock = self.clock = self._overheard(clock)
             self.session = Session(
                 replace(config.session, restart_windows=config.limits.restart_windows),
                 clock=clock,
@@ -248,12 +254,16 @@ class App:
                 uniform=rng.uniform,
                 taker=self._taker,
                 lag=self.lag,
+                tap=self.recorder,
             )
-            self.run_id = run_id(int(clock.now().timestamp()), self.book.last_run_id)
+            self._built_at, self._built_s = clock.now(), asyncio.get_running_loop().time()
+            self.run_id = run_id(int(self._built_at.timestamp()), self.book.last_run_id)
             # Two services that start in one second differ by their client ids.
             self.refs = Refs(f"{self.run_id}-{config.session.client_id}")
             self.supervisor = Supervisor(specs, make_desk=self.make_desk, hub=self.hub, clock=clock, ready=self.ready)
         except BaseException:
+            if self.recorder is not None:
+                self.recorder.discard()
             self.journal.close()
             self.claims.release()
             raise
@@ -294,6 +304,9 @@ class App:
         with ExitStack() as around:
             around.callback(self.claims.release)
             around.callback(self.journal.close)
+            if self.recorder is not None:
+                around.callback(self.recorder.close)
+                self._begin_recording(self.recorder)
             around.enter_context(library_alarms(self._library_alarm))
             if self.config.hold_limit_s is not None:
                 around.enter_context(Watchdog(self.config.hold_limit_s, self._held))
@@ -331,10 +344,51 @@ class App:
         if not self.stop.is_set():
             self.stop_reason = reason
             self.stop.set()
+            if self.recorder is not None:
+                self.recorder.stopping(reason)
 
     def _started(self) -> None:
         mode, run = self.config.session.mode, self.run_id
         self.hub.record(ev.ServiceStarted(at=self.clock.now(), run_id=run, mode=mode, version=__version__))
+
+    def _overheard(self, clock: Clock) -> Clock:
+        """The clock; one that the recorder listens at, if this session is recorded."""
+        if self.config.recording is None:
+            return clock
+        self.recorder = Recorder(self.config.recording, clock)
+        return self.recorder.clock
+
+    def _begin_recording(self, recorder: Recorder) -> None:
+        """Write down what this service is and began with."""
+        config, book = self.config, self.book
+        names = ("inbox_max", "mailbox_max", "shutdown_timeout_s", "open_orders_at_shutdown", "keep_days")
+        now_s = asyncio.get_running_loop().time()
+        header = Header(
+            version=__version__,
+            masked=recorder.config.masked,
+            mode=config.session.mode,
+            seed=recorder.config.seed,
+            run_id=self.run_id,
+            started_at=self._built_at,
+            built_s=self._built_s,
+            began_s=now_s,
+            is_virtual=recorder.config.is_virtual,
+            session={**plain(config.session), "host": "127.0.0.1"},
+            limits=plain(config.limits),
+            service={name: getattr(config, name) for name in names},
+            strategies=[
+                plain({**vars(spec), "function": f"{spec.function.__module__}:{spec.function.__qualname__}"})
+                for spec in self.supervisor.specs
+            ],
+            seq=self.journal.seq,
+        )
+        said = book.operator.said
+        recorder.begin(
+            header,
+            accounts=(config.session.account, *book.accounts),
+            names=() if said is None else (said.by,),
+            before=found(self.journal, self.hub.snapshots.seq, now_s),
+        )
 
     async def _serve(self) -> None:
         try:
@@ -348,6 +402,8 @@ class App:
                     parts.create_task(self._end_incidents(), name="incidents"),
                     parts.create_task(self.lag.run(), name="loop lag"),
                 ]
+                if self.recorder is not None:
+                    upkeep.append(parts.create_task(self.recorder.run(), name="recorder"))
                 if self.config.keep_days:
                     upkeep.append(parts.create_task(self._prune(self.config.keep_days), name="pruning"))
                 if self.courier is not None:
@@ -515,6 +571,12 @@ class App:
             self._changed.set()
             for desk in self._desks:
                 desk.observe(event)
+        self._pass_on(event)
+
+    def _pass_on(self, event: ev.Event) -> None:
+        """Tell those who only look on."""
+        if self.recorder is not None:
+            self.recorder.fact(event)
         narrate.say(event)
         for observe in self._observers:
             observe(event)

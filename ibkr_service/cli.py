@@ -42,11 +42,13 @@ from ibkr_service.cli_options import (
     is_live,
 )
 from ibkr_service.cli_rehearse import rehearsing
+from ibkr_service.cli_replay import replaying
 from ibkr_service.clock import SystemClock
 from ibkr_service.core.errors import FatalError, JournalError, ServiceError
 from ibkr_service.core.notices import Notice
 from ibkr_service.embedded import embedded_gateway
 from ibkr_service.notifying import send_to_all
+from ibkr_service.recorder import RecordingConfig, check_unused
 from ibkr_service.settings import SettingsError, SimulatorSettings, StrategySettings, describe, load_settings
 from ibkr_service.sim import scenarios
 from ibkr_service.story import Story
@@ -59,6 +61,7 @@ app = typer.Typer(
 )
 app.add_typer(market)
 app.add_typer(rehearsing)
+app.add_typer(replaying)
 app.add_typer(records)
 app.add_typer(operator)
 
@@ -67,12 +70,15 @@ DEMO = StrategySettings(
     run="ibkr_service.strategies.sma_cross:sma_cross",
     params={"instrument": "EUR.USD", "quantity": "25000", "fast": 2, "slow": 5},
 )
+UNITS_BYTES = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 Replay = Annotated[str | None, typer.Option(help="Replay recorded quotes from this CSV file.")]
 Speed = Annotated[float | None, typer.Option(help="How many times faster than recorded.")]
 Hours = Annotated[str | None, typer.Option(help="always: markets never close; real: the exchanges' own hours.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the simulated market.")]
+Record = Annotated[Path | None, typer.Option("--record", help="Record the session to this new file, for `replay`.")]
+RecordLimit = Annotated[str, typer.Option(help="The recording ends at this size, the service goes on.")]
 LogFormat = Annotated[str | None, typer.Option(help="auto, console or json.")]
 
 
@@ -99,6 +105,18 @@ def duration_s(text: str) -> float:
     return sum(float(number) * UNITS_S[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", text))
 
 
+def size_bytes(text: str) -> int:
+    """Read `500MB`, `2GB`, `64kB` or a plain number of bytes.
+
+    Raises:
+        typer.BadParameter: with the forms that are understood.
+    """
+    found = re.fullmatch(r"(\d{1,12})\s*([kMG]?)B?", text)
+    if found is None or not int(found[1]):
+        raise typer.BadParameter(f"{text!r} is not a size: write 500MB, 2GB or a number of bytes")
+    return int(found[1]) * UNITS_BYTES[found[2]]
+
+
 @app.command()
 def run(  # noqa: PLR0913 - each is an option
     *,
@@ -116,6 +134,9 @@ def run(  # noqa: PLR0913 - each is an option
     seed: Seed = None,
     hours: Hours = None,
     journal: JournalFile = None,
+    record: Record = None,
+    record_limit: RecordLimit = "100MB",
+    unmasked: Annotated[bool, typer.Option("--unmasked", help="Record account numbers in full.")] = False,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
 ) -> None:
@@ -135,6 +156,7 @@ def run(  # noqa: PLR0913 - each is an option
     }
     if simulate and mode not in {None, "simulated"}:
         raise typer.BadParameter(f"--simulate and --mode {mode} contradict each other")
+    recording = _recording(record, record_limit, masked=not unmasked)
     length_s = duration_s(for_) if for_ is not None else None
     chosen = load_settings(settings, environ=os.environ, overrides=overrides, live_flag=live)
     if demo and not chosen.strategies:
@@ -148,7 +170,11 @@ def run(  # noqa: PLR0913 - each is an option
         story.announce(simulator.seed)
     code = daemon.run(
         daemon.Daemon(
-            config=replace(config_of(chosen), claims=claims_folder(os.environ, Path(tempfile.gettempdir()))),
+            config=replace(
+                config_of(chosen),
+                claims=claims_folder(os.environ, Path(tempfile.gettempdir())),
+                recording=recording,
+            ),
             specs=specs_of(chosen),
             clock=clock,
             simulator=simulator,
@@ -159,6 +185,16 @@ def run(  # noqa: PLR0913 - each is an option
         )
     )
     raise typer.Exit(code)
+
+
+def _recording(file: Path | None, limit: str, *, masked: bool) -> RecordingConfig | None:
+    """Where the session is to be recorded; a mistake is found before anything starts."""
+    if file is None:
+        if not masked:
+            raise typer.BadParameter("--unmasked goes with --record FILE")
+        return None
+    check_unused(file)
+    return RecordingConfig(file, masked, size_bytes(limit))
 
 
 @app.command()

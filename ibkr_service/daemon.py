@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -22,13 +22,13 @@ from ibkr_service.app import EXIT_FAILED, EXIT_UNUSABLE, App, AppConfig
 from ibkr_service.broker.ib import IB, adopt_running_loop
 from ibkr_service.broker.login import SessionConfig, choose_account
 from ibkr_service.clock import Clock
-from ibkr_service.control import listening, socket_path
+from ibkr_service.control import Answer, Request, listening, socket_path
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import FatalError, ServiceError
 from ibkr_service.embedded import at_embedded, embedded_gateway
 from ibkr_service.log import mask_account
 from ibkr_service.notifying import Channel
-from ibkr_service.operations import Operations
+from ibkr_service.operations import LOOKING, Operations
 from ibkr_service.settings import SimulatorSettings
 from ibkr_service.sim import Server
 from ibkr_service.supervisor import StrategySpec
@@ -97,6 +97,7 @@ async def _serve(daemon: Daemon) -> tuple[int, list[str]]:
     adopt_running_loop()  # before anything of ib_insync is made
     seed = random.SystemRandom().getrandbits(64)
     log.info("seeded", seed=seed)
+    daemon = _with_seed(daemon, seed)
     try:
         if daemon.simulator is None:
             return await _run_app(daemon, daemon.config, random.Random(seed), None)
@@ -113,6 +114,14 @@ async def _serve(daemon: Daemon) -> tuple[int, list[str]]:
         return EXIT_FAILED, []
 
 
+def _with_seed(daemon: Daemon, seed: int) -> Daemon:
+    """The recording, if there is one, knows the seed: a replay needs it."""
+    recording = daemon.config.recording
+    if recording is None:
+        return daemon
+    return replace(daemon, config=replace(daemon.config, recording=replace(recording, seed=seed)))
+
+
 async def _run_app(
     daemon: Daemon, config: AppConfig, rng: random.Random, server: Server | None
 ) -> tuple[int, list[str]]:
@@ -120,8 +129,14 @@ async def _run_app(
     spare_the_collector()
     loop = asyncio.get_running_loop()
     operations = Operations(app)
+
+    async def handle(request: Request) -> Answer:
+        if app.recorder is not None and request.verb not in LOOKING:
+            app.recorder.operator(request)
+        return await operations.handle(request)
+
     with _signals(app, loop):
-        async with listening(socket_path(config.journal_path), operations.handle), asyncio.TaskGroup() as around:
+        async with listening(socket_path(config.journal_path), handle), asyncio.TaskGroup() as around:
             ending = around.create_task(_end_by_itself(app, daemon.duration_s, server), name="ending")
             code = await app.run()
             ending.cancel()

@@ -143,8 +143,14 @@ class Supervisor:
     async def run(self) -> None:
         """Keep every strategy as its policy says; ends when all have ended for good."""
         async with asyncio.TaskGroup() as keepers:
-            for spec in self.specs:
-                keepers.create_task(self._keep(spec), name=f"keeper:{spec.name}")
+            tasks = [keepers.create_task(self._keep(spec), name=f"keeper:{spec.name}") for spec in self.specs]
+            try:
+                for task in tasks:
+                    await asyncio.wait([task])
+            except asyncio.CancelledError:
+                for task in tasks:  # in the order of the settings: the group's own is another one in each process
+                    task.cancel()
+                raise
 
     def held(self, task_name: str, held_s: float, stack: str) -> None:
         """The watchdog's finding: this task held the loop. A strategy is stopped for it."""

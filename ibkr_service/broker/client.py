@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ib_insync.client import Client as LibraryClient
 from ib_insync.connection import Connection as LibraryConnection
@@ -196,6 +196,38 @@ class Decoder(LibraryDecoder):
                 values[name] = read(text) if text else default
 
 
+class Tap(Protocol):
+    """Who is told what passes the socket. Called in the instant; none of it raises."""
+
+    def connecting(self) -> int:
+        """An attempt to connect begins; returns its number."""
+        ...
+
+    def opened(self, number: int) -> None:
+        """The connection is there."""
+        ...
+
+    def refused(self, number: int, error: OSError) -> None:
+        """There is none."""
+        ...
+
+    def inbound(self, number: int, data: bytes) -> None:
+        """Bytes have come."""
+        ...
+
+    def outbound(self, number: int, data: bytes) -> None:
+        """Bytes leave."""
+        ...
+
+    def eof(self, number: int) -> None:
+        """The gateway will send no more."""
+        ...
+
+    def lost(self, number: int, error: Exception | None) -> None:
+        """The connection is gone."""
+        ...
+
+
 class Connection(LibraryConnection):
     """Hands bytes over without the detour of an event; the library's own event is for those who listen.
 
@@ -238,10 +270,46 @@ class Connection(LibraryConnection):
             self.hasData.emit(data)
 
 
+class TappedConnection(Connection):
+    """A connection that tells a tap what passes."""
+
+    def __init__(self, take: Callable[[bytes], None], tap: Tap) -> None:
+        super().__init__(take)
+        self._tap = tap
+        self._number = 0
+
+    async def dial(self, host: str, port: int) -> None:
+        self._number = self._tap.connecting()
+        try:
+            await super().dial(host, port)
+        except OSError as exc:
+            self._tap.refused(self._number, exc)
+            raise
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: ARG002 - asyncio's signature
+        self._tap.opened(self._number)
+
+    def sendMsg(self, msg: bytes) -> None:
+        if self.transport and not self.transport.is_closing():
+            self._tap.outbound(self._number, msg)
+        super().sendMsg(msg)
+
+    def data_received(self, data: bytes) -> None:
+        self._tap.inbound(self._number, data)
+        super().data_received(data)
+
+    def eof_received(self) -> None:
+        self._tap.eof(self._number)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._tap.lost(self._number, exc)
+        super().connection_lost(exc)
+
+
 class Client(LibraryClient):
     """Reads the socket in one pass; sends through a pacer instead of the library's throttle."""
 
-    def __init__(self, wrapper: TickWrapper, max_rate_per_s: int) -> None:
+    def __init__(self, wrapper: TickWrapper, max_rate_per_s: int, tap: Tap | None = None) -> None:
         self.pacer = Pacer(self._transmit, max_rate_per_s)
         self._resets = 0
         self._written: list[str] | None = None
@@ -250,7 +318,8 @@ class Client(LibraryClient):
         self._data: bytes | bytearray
         super().__init__(wrapper)
         self.decoder = Decoder(wrapper, 0)
-        self.conn = Connection(self._onSocketHasData)
+        take = self._onSocketHasData
+        self.conn = Connection(take) if tap is None else TappedConnection(take, tap)
         self.conn.disconnected += self._onSocketDisconnected
 
     def reset(self) -> None:

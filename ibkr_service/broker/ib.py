@@ -29,7 +29,7 @@ import structlog
 from eventkit import Event
 from ib_insync.wrapper import RequestError as LibraryRequestError
 
-from ibkr_service.broker.client import Client, TickWrapper
+from ibkr_service.broker.client import Client, Tap, TickWrapper
 from ibkr_service.broker.codes import CLIENT_ID_IN_USE, SUBSCRIPTION_FAILURES
 from ibkr_service.broker.datawire import DataWrapper
 from ibkr_service.broker.dialling import Patience, dial
@@ -150,12 +150,12 @@ class IB(ib_insync.IB):
     """One connection, used once. A new session makes a new one: a reused IB keeps ghosts.
 
     Args:
-        max_rate_per_s: messages in any second. clock: stamps what arrives.
+        max_rate_per_s: messages in any second. clock: stamps what arrives. tap: is told what passes the socket.
     """
 
     RaiseRequestErrors = True
 
-    def __init__(self, max_rate_per_s: int = 40, clock: Clock | None = None) -> None:
+    def __init__(self, max_rate_per_s: int = 40, clock: Clock | None = None, tap: Tap | None = None) -> None:
         # Not super().__init__(): it would make the library's own Wrapper and Client.
         self._createEvents()
         self.serverStatusEvent = Event("serverStatusEvent")
@@ -168,7 +168,7 @@ class IB(ib_insync.IB):
         self.loop = asyncio.get_running_loop()
         self.last_byte_s = self.loop.time()
         self.wrapper = Wrapper(self)
-        self.client = Client(self.wrapper, max_rate_per_s)
+        self.client = Client(self.wrapper, max_rate_per_s, tap)
         self.client.apiEnd += self.disconnectedEvent
         self._logger = ib_insync.ib.logging.getLogger("ib_insync.ib")
         self._one_at_a_time: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

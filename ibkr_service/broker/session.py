@@ -29,6 +29,8 @@ import structlog
 from ibkr_service.broker.asking import Questions
 from ibkr_service.broker.connection import Connection, GivenUp, LineOver
 from ibkr_service.broker.dataage import DataAge
+from ibkr_service.broker.client import Tap
+from ibkr_service.broker.connection import Connection, LineOver
 from ibkr_service.broker.dialling import Patience
 from ibkr_service.broker.ib import IB, adopt_running_loop
 from ibkr_service.broker.lines import Lines, Taker
@@ -72,6 +74,7 @@ class Session(Questions):
         uniform: `random.Random.uniform` of the injected generator, for the backoff's jitter.
         taker: gives what takes the ticks of an instrument, which may go a shorter way than facts.
         lag: for how long our own loop stood still.
+        tap: is told what passes the socket.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Session(Questions):
         uniform: Callable[[float, float], float],
         taker: Taker | None = None,
         lag: LoopLag | None = None,
+        tap: Tap | None = None,
     ) -> None:
         lines = Lines(put, clock, taker=taker, lines_max=config.market_data_lines, urgent=book.urgent)
         super().__init__(lines, clock, config.request_timeout_s, calendar_hours=config.calendar_hours)
@@ -93,6 +97,8 @@ class Session(Questions):
         self._book = book
         self._uniform = uniform
         self._paused_s: float | None = None  # since when the inbox is full, and nothing is read
+        self._tap = tap
+        self._paused = False
         self._opened_s = math.inf  # loop time at which the newest connection was opened, if it was
         self.last_failure: GatewayError | None = None  # why the newest connection failed or ended
         self._lag = lag or LoopLag()
@@ -185,7 +191,7 @@ class Session(Questions):
             patience: how long to knock at a port that refuses; None: once.
         """
         config = self.config
-        ib = IB(config.max_rate_per_s, self._clock)
+        ib = IB(config.max_rate_per_s, self._clock, self._tap)
         ib.wrapper.keeps_ticks = False
         ib.TimezoneTWS = config.timezone_tws
         connection = Connection(ib, number, clock=self._clock, put=self._put, lines=self.lines)

@@ -17,6 +17,7 @@
      │    ├── StrategyUnusable          a strategy of the settings cannot be found, or its parameters do not fit
      │    ├── Unfit                     the machine lacks what the service needs (a time zone database …)
      │    ├── AlreadyRunning            another daemon of this machine uses the same client id
+     │    ├── RecordingUnusable         a session cannot be recorded to this file, or it is no recording
      │    └── AccountProblem            several accounts and none chosen, or the chosen one is not there
      ├── RequestError              one request, answered badly or not at all
      │    ├── BrokerRefused             the broker's own code and words
@@ -105,6 +106,10 @@ class AccountProblem(FatalError):
 
 class AlreadyRunning(FatalError):
     """Another daemon of this machine uses the same client id, at the same gateway or for the same account."""
+
+
+class RecordingUnusable(FatalError):
+    """A session cannot be recorded to this file, or the file is no recording that this version can read."""
 
 
 class StrategyUnusable(FatalError):

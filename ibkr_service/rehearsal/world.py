@@ -29,6 +29,7 @@ from ibkr_service.core import events as ev
 from ibkr_service.core.link import Link
 from ibkr_service.core.risk import Limits
 from ibkr_service.notifying import Channel
+from ibkr_service.recorder import RecordingConfig
 from ibkr_service.settings_risk import RestartWindowSettings
 from ibkr_service.sim import Faults, Gateway, GatewayConfig, Server, serve
 from ibkr_service.sim.loop import SimLoop
@@ -65,6 +66,7 @@ class WorldConfig:
     claims: Path | None = None
     keep_days: int = 0
     channels: Sequence[Channel] = ()
+    record: Path | None = None  # where the session is recorded to
     scenario: Scenario | None = None  # what happens to them; its needs come before what is set here
 
     def __post_init__(self) -> None:
@@ -170,6 +172,11 @@ class World:
             shutdown_timeout_s=self.config.shutdown_timeout_s,
             claims=self.config.claims,
             keep_days=self.config.keep_days,
+            recording=(
+                RecordingConfig(self.config.record, seed=self.config.seed, is_virtual=True)
+                if self.config.record
+                else None
+            ),
         )
         rng = random.Random(self.config.seed)
         self._app = App(
