@@ -262,8 +262,7 @@ class App:
             self.refs = Refs(f"{self.run_id}-{config.session.client_id}")
             self.supervisor = Supervisor(specs, make_desk=self.make_desk, hub=self.hub, clock=clock, ready=self.ready)
         except BaseException:
-            if self.recorder is not None:
-                self.recorder.discard()
+            self._discard_recording()
             self.journal.close()
             self.claims.release()
             raise
@@ -357,6 +356,10 @@ class App:
             return clock
         self.recorder = Recorder(self.config.recording, clock)
         return self.recorder.clock
+
+    def _discard_recording(self) -> None:
+        if self.recorder is not None:
+            self.recorder.discard()
 
     def _begin_recording(self, recorder: Recorder) -> None:
         """Write down what this service is and began with."""
