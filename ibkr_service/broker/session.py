@@ -27,10 +27,9 @@ import msgspec
 import structlog
 
 from ibkr_service.broker.asking import Questions
+from ibkr_service.broker.client import Tap
 from ibkr_service.broker.connection import Connection, GivenUp, LineOver
 from ibkr_service.broker.dataage import DataAge
-from ibkr_service.broker.client import Tap
-from ibkr_service.broker.connection import Connection, LineOver
 from ibkr_service.broker.dialling import Patience
 from ibkr_service.broker.ib import IB, adopt_running_loop
 from ibkr_service.broker.lines import Lines, Taker
