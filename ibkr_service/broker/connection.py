@@ -152,14 +152,15 @@ class Connection:
             pass
         self._probe.clear()
 
-    async def until_look(self, within_s: float) -> None:
-        """Wait until a look is wanted, at most `within_s`."""
+    async def until_look(self, within_s: float) -> bool:
+        """Wait until a look is wanted, at most `within_s`; whether one is."""
         try:
             async with asyncio.timeout(within_s):
                 await self._look.wait()
         except TimeoutError:
-            pass
+            return False
         self._look.clear()
+        return True
 
     # --- looking at everything ---------------------------------------------------------------------------------------
 

@@ -313,7 +313,6 @@ class Session(Questions):
             if not was_ready:
                 self._on_synced(connection)
             connection.account_updates.looked(look)
-            await asyncio.sleep(0)  # let the hub fold the look before asking what is left unsettled
             # A look that itself meets what cannot be understood must not cause the next one at once, for ever.
             met_faults = connection.intake.faults > faults
             settle_s = min(settle_s * 2, self.config.reconcile_interval_s) if met_faults else DOUBT_SETTLES_S
@@ -340,8 +339,11 @@ class Session(Questions):
         self.lines.poke()
 
     async def _until_next_look(self, connection: Connection, settle_s: float) -> None:
-        unsettled = self._book.unsettled()
-        await connection.until_look(SECOND_LOOK_S if unsettled else self.config.reconcile_interval_s)
+        interval_s = self.config.reconcile_interval_s
+        second_s = min(SECOND_LOOK_S, interval_s)
+        # Asked after a while, not at once: a long look is still on its way through the inbox.
+        if not await connection.until_look(second_s) and not self._book.unsettled():
+            await connection.until_look(interval_s - second_s)
         if connection.ready:
             await asyncio.sleep(settle_s)
 

@@ -20,6 +20,7 @@ from decimal import Decimal as D
 import msgspec
 import pytest
 
+from ibkr_service import app as app_module
 from ibkr_service.broker.connection import LineOver
 from ibkr_service.broker.ib import IB
 from ibkr_service.broker.login import choose_account
@@ -647,6 +648,24 @@ async def test_an_order_sent_as_the_line_dies_is_accounted_for(world, holder):
     assert len(reached) <= 1
     assert state(world, ref) is (OrderState.FILLED if reached else OrderState.ABSENT)
     world.check_agreement()
+
+
+async def test_a_look_that_is_long_on_its_way_through_the_inbox_is_followed_by_a_second(world, holder, monkeypatch):
+    """With hundreds of executions to be told again: what it left in doubt does not wait for five minutes."""
+    monkeypatch.setattr(app_module, "PUMP_BATCH", 0)
+    for number in range(12):
+        holder.desk.submit(buy(THROUGH, str(1000 + number)))
+    await world.until(lambda: len(world.of(ev.CommissionReported)) == 12)
+    network = asyncio.get_running_loop().network
+    network.freeze(PORT)
+    ref = holder.desk.submit(buy(AWAY))
+    await world.until(lambda: world.app.book.link is Link.DOWN, 60)
+    world.faults.drop()
+    network.reset(PORT)
+    network.thaw(PORT)
+    await world.until_ready(120)
+    await world.until(lambda: state(world, ref) is OrderState.ABSENT, 60)
+    assert ref not in refs_at_gateway(world)
 
 
 async def test_an_order_lost_before_midnight_is_not_called_absent_after_it(config, holder):
