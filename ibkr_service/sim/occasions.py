@@ -30,6 +30,11 @@ class Occasions:
                 if not waiter.done():
                     waiter.set_result(thing)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for something."""
+        return any(not waiter.done() for waiters in self._waiting.values() for waiter in waiters)
+
     async def next(self, kind: str | int) -> Any:  # noqa: ANN401  the kind says what
         """Wait until it happens the next time; returns what it happened to."""
         waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from ibkr_service.sim import Faults, Gateway, GatewayConfig, Server
-from ibkr_service.sim.rawclient import AAPL, RawClient, stock
+from ibkr_service.sim.rawclient import AAPL, RawClient, combo, stock
 
 
 @pytest.fixture
@@ -303,3 +303,118 @@ async def test_what_a_script_waits_for(gateway, faults, client):
         waiters.create_task(gateway.occasions.next(3))
         await asyncio.sleep(0)
         client.place(2)
+
+
+# --- the rest of the vocabulary --------------------------------------------------------------------------------------
+
+
+def details(client, req_id, fields=None):
+    """A question for contract details."""
+    client.ask(9, 8, req_id, *(fields or stock()), 0, "", "", "")
+
+
+async def test_each_misfortune_is_told_as_it_happens(gateway, faults):
+    """What it is, and whether it breaks or mends what a client gets."""
+    told = []
+    faults.listener = lambda words, effect: told.append((words, effect))
+    faults.cut()
+    faults.restore(data_kept=False)
+    faults.ignore("positions", 2)
+    assert told == [
+        ("the gateway loses Interactive Brokers: 1100", "breaks"),
+        ("Interactive Brokers is back: 1101", "mends"),
+        ("positions is not answered 2 times", "does"),
+    ]
+
+
+async def test_silence_tells_nobody(gateway, faults, client):
+    """Ticks end, and no message says so; what is asked for anew flows."""
+    subscribe(client)
+    client.forget()
+    faults.silence()
+    await asyncio.sleep(60)
+    assert client.messages[1:] == []
+    subscribe(client)
+    assert client.of(1)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_bars_that_were_kept_up_to_date_may_end(gateway, faults, client, tells):
+    """With 10182, or without a word."""
+    client.ask(20, 7, *stock(), 0, "", "1 min", "120 S", 0, "TRADES", 2, 1, "")
+    await asyncio.sleep(10)
+    assert client.of(90)
+    client.forget()
+    faults.end_bars(tells=tells)
+    await asyncio.sleep(10)
+    assert client.of(90) == []
+    assert client.errors() == ([(7, 10182)] if tells else [])
+
+
+async def test_a_deaf_gateway_goes_on_ticking(gateway, faults, client):
+    """Requests are swallowed, ticks flow; a new session is heard."""
+    subscribe(client)
+    faults.deafen()
+    client.forget()
+    client.ask(49, 1)
+    await asyncio.sleep(60)
+    assert client.of(49) == []
+    assert client.of(1)
+    other = RawClient(gateway, 2)
+    other.ask(49, 1)
+    assert other.of(49)
+
+
+async def test_every_answer_may_be_slow(gateway, faults, client):
+    """And as fast as configured again."""
+    faults.slow(2.0, 8.0)
+    client.ask(49, 1)
+    await asyncio.sleep(1.9)
+    assert client.of(49) == []
+    await asyncio.sleep(6.2)
+    assert len(client.of(49)) == 1
+    faults.slow(0.0, 0.0)
+    client.ask(49, 1)
+    assert len(client.of(49)) == 2
+
+
+async def test_a_kind_of_request_may_fail(gateway, faults, client):
+    """So many times, one failure after another; then it is answered."""
+    faults.fail("contractDetails", 200, "unknown", times=2)
+    faults.fail("reqContractDetails", 321, "no", times=1)
+    for req_id in range(1, 5):
+        details(client, req_id)
+    assert client.errors() == [(1, 200), (2, 200), (3, 321)]
+    assert len(client.of(10)) == 1
+
+
+async def test_nonsense_reaches_every_client(gateway, faults, client):
+    """Whatever it is."""
+    faults.babble(999, 1, "what is this")
+    assert client.messages[-1] == ["999", "1", "what is this"]
+
+
+async def test_fewer_lines_and_permissions(gateway, faults, client):
+    """Those that are open stay; healing gives back what the configuration says."""
+    subscribe(client, 3)
+    faults.grant_lines(1)
+    subscribe(client, 4)
+    faults.heal()
+    subscribe(client, 5)
+    faults.permit("none")
+    subscribe(client, 6)
+    faults.permit("delayed")
+    subscribe(client, 7)
+    faults.permit(None)
+    subscribe(client, 8)
+    assert client.errors() == [(4, 101), (6, 354), (7, 10089)]
+    assert {message[2] for message in client.of(1)} == {"3", "5", "8"}
+
+
+async def test_details_of_a_combination_may_never_come(gateway, faults, client):
+    """321 otherwise."""
+    details(client, 1, combo())
+    faults.hang_on_combos()
+    details(client, 2, combo())
+    await asyncio.sleep(60)
+    assert client.errors() == [(1, 321)]

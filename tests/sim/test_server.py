@@ -229,6 +229,54 @@ async def test_accept_and_close(server):
         await client.hear_until(9)
 
 
+async def test_what_comes_in_pieces_or_in_one_chunk_is_what_was_said(server):
+    """Byte by byte, then glued; a line that ends in the middle of it still says all it had to say."""
+    async with dial(server) as client:
+        server.faults.chop(1)
+        client.ask(49, 1)
+        assert (await client.hear_until(49))[0] == "49"
+        server.faults.chop(7)
+        client.ask(9, 8, 5, *stock(), 0, "", "", "")
+        assert (await client.hear_until(52))[2] == "5"
+        server.faults.glue(0.05)
+        client.ask(49, 1)
+        client.ask(49, 1)
+        assert (await client.hear_until(49))[0] == (await client.hear())[0] == "49"
+        server.faults.plain()
+        client.ask(49, 1)
+        assert (await client.hear_until(49))[0] == "49"
+
+
+async def test_a_client_id_may_stay_taken(server):
+    """326 and a closed line, until it is vacated."""
+    async with dial(server) as client:
+        await client.hear_until(9)
+        server.faults.occupy()
+        assert await client.is_hung_up_on()
+    async with dial(server, client_id=None) as client:
+        client.ask(71, 2, 1, "")
+        assert (await client.hear_until(4))[3] == "326"
+        assert await client.is_hung_up_on()
+    server.faults.vacate()
+    async with dial(server) as client:
+        client.ask(49, 1)
+        assert await client.hear_until(49)
+
+
+async def test_a_gateway_is_shut_down_and_started(server):
+    """Nobody listens, then somebody does."""
+    async with dial(server) as client:
+        await server.faults.shut_down()
+        assert await client.is_hung_up_on()
+    with pytest.raises(ConnectionRefusedError):
+        async with dial(server):
+            pass
+    await server.faults.start_up()
+    async with dial(server) as client:
+        client.ask(49, 1)
+        assert await client.hear_until(49)
+
+
 async def test_run_gateway_runs_until_it_is_stopped():
     """The command line's entry: it tells when it listens, and closes everything."""
     started: asyncio.Future[Server] = asyncio.get_running_loop().create_future()

@@ -230,6 +230,7 @@ SCENARIOS: Final = (
         "",
         _expiry_assignment,
         gateway={"started_at": EXPIRY_FRIDAY},
+        lasts_s=13 * 3600.0,
     ),
     Scenario("disk-full", "the journal refuses writes while orders work and fill", "", _disk_full),
     Scenario(
