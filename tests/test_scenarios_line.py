@@ -259,6 +259,7 @@ async def test_competing_session(tmp_path):
         at.one_incident()
 
 
+@pytest.mark.timeout(400)  # hours of virtual time; seconds of a machine that has nothing else to do
 async def test_weekend_2fa(tmp_path):
     """One incident from Saturday to Monday; retries without haste; one line of alarm; trading goes on on Monday."""
     with kept_diary() as diary:
@@ -306,6 +307,7 @@ async def test_wedged(tmp_path):
         await at.flows(EURUSD)
 
 
+@pytest.mark.timeout(400)  # hours of virtual time; seconds of a machine that has nothing else to do
 async def test_restore_storm(tmp_path):
     """Work for each signal is bounded, requests are paced, memory is flat."""
     async with scene("restore-storm", tmp_path) as at:
