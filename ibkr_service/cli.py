@@ -285,6 +285,7 @@ async def _simulate(
                 _announce(f"scenario {scenario}")
                 for key, value in scenario.settings.items():
                     _announce(f"the service needs {key} = {value}")
+                server.faults.listener = lambda words, _effect: _announce(words)
                 script = play.create_task(scenario.play(server, scenarios.Bystander(_announce)), name="scenario")
                 script.add_done_callback(lambda _: _announce("the scenario has been played"))
             if command_port is not None:

@@ -193,6 +193,14 @@ async def test_a_scenario_is_played_live(tmp_path):
         assert '"AAPL"' in out.decode()
 
 
+async def test_what_happens_in_a_scenario_is_said_as_it_happens():
+    """So that whoever watches his own client knows what it is told."""
+    async with asyncio.timeout(60), process("simulate", "--port", "0", "--scenario", "bag-details-hang") as gateway:
+        assert gateway.stdout is not None
+        said = [await gateway.stdout.readline() for _ in range(3)]
+        assert b"contract details of combinations are not answered\n" in said
+
+
 async def test_a_scenario_that_there_is_not_is_refused():
     """With the names of those that there are."""
     async with asyncio.timeout(30), process("simulate", "--scenario", "doomsday") as gateway:
