@@ -27,7 +27,7 @@ STREAMS_MAX_S = 60.0  # and orders in doubt
 SAME_OUTAGE = timedelta(seconds=1)  # a gap that is told so shortly before the link changes belongs to it
 SAME_CLIMB = timedelta(seconds=60)  # a step of the recovery ladder so shortly before belongs to it, too
 DIED = "the service ended without a word"
-TELLING = frozenset({ev.ServiceStarted, ev.LinkChanged, ev.FarmChanged, ev.Gap})
+TELLING = frozenset({ev.ServiceStarted, ev.LinkChanged, ev.FarmChanged, ev.Gap, ev.RecoveryStep})
 
 
 class Open(msgspec.Struct):
