@@ -66,7 +66,7 @@ Feature: One dependable connection to Interactive Brokers
       Then the log has no error within 19 seconds
       When 41 seconds pass
       Then the service was never READY
-      And the log has one error, GatewayUnreachable, which says "did not answer the handshake within 20 s"
+      And the log has one error, GatewayMute, which says "did not answer the handshake within 20 s"
       And the service has given up twice, after 20 seconds each, and tries again
       When the gateway answers new connections again
       Then the service becomes READY within 1 minute
@@ -97,7 +97,7 @@ Feature: One dependable connection to Interactive Brokers
       When the network swallows everything
       And 20 seconds pass
       Then the link is DOWN
-      And the log has one error, LineOver, which says "dead: no byte for 10 s after a probe"
+      And the log has one error, GivenUp, which says "dead: no byte for 10 s after a probe"
       When the network works again
       Then the service becomes READY within 1 minute
       And the strategy read the gap, the return, and then new quotes of EUR.USD, none from before the gap

@@ -75,6 +75,8 @@ class DataAge:
         self._limit_s = limit_s
         self._pulses: dict[Stream, Pulse] = {}
         self._looked_at = clock.now()
+        self._groups: dict[Stream, str] = {}  # what each breaks off together with
+        self._open_now: dict[int, bool | None] = {}  # of hours, by identity: those of many are one object
         self._heard_at: dict[Stream, datetime] = {}  # until when each can be trusted
         self._unknown: list[AnyInstrument] = []  # whose hours would have to be known
         self._asked_s: dict[AnyInstrument, float] = {}  # when these were asked for
@@ -93,25 +95,28 @@ class DataAge:
         """
         pulses, self._pulses = self._pulses, {}
         self._unknown.clear()
+        self._open_now.clear()
         found = [
             (stream, self._look_at(stream, pulses.get(stream) or Pulse(None, now_s), now_s, trouble_s))
             for stream in self
         ]
         self._looked_at = self._clock.now()
         self._heard_at = {stream: at for stream, at in self._heard_at.items() if stream in self._pulses}
-        living = {_group(stream) for stream, sight in found if sight and self._pulses[stream].is_living(now_s)}
+        self._groups = {stream: self._groups.get(stream) or _group(stream) for stream, _ in found}
+        groups = self._groups
+        living = {groups[stream] for stream, sight in found if sight and self._pulses[stream].is_living(now_s)}
         silent: list[tuple[float, Silent]] = []
         for stream, sight in found:
             pulse = self._pulses[stream]
             limit_s = pulse.limit_s(self._limit_s)
             if sight not in {Sight.QUIET, Sight.UNSURE} or limit_s is None:
                 continue
-            if _group(stream) in living and not is_climbing:
+            if groups[stream] in living and not is_climbing:
                 limit_s *= SIBLINGS
             age_s = pulse.age_s(now_s)
             if age_s >= limit_s or pulse.asked:
                 is_expected = sight is Sight.QUIET
-                one = Silent(stream, _name(stream), _group(stream), age_s, is_expected, pulse.asked)
+                one = Silent(stream, _name(stream), groups[stream], age_s, is_expected, pulse.asked)
                 silent.append((pulse.usual_s, one))
         silent.sort(key=lambda one: one[0])
         return Scene(
@@ -125,7 +130,7 @@ class DataAge:
         """Take one pulse; what is to be seen of it, None if it rests."""
         self._pulses[stream] = pulse
         mark, instrument, now = _mark(stream), _instrument(stream), self._clock.now()
-        is_open = self._is_open(instrument, now) if pulse.is_steady else True
+        is_open = self._is_open_now(instrument, now) if pulse.is_steady else True
         if is_open is None:
             self._unknown.append(instrument)
         if _is_excused(stream) or is_open is False or self._is_announced(instrument):
@@ -211,6 +216,15 @@ class DataAge:
         if (hours is None or not hours.covers(now)) and self._calendar is not None:
             hours = self._calendar.hours(instrument, now)
         return None if hours is None else hours.is_open(now, outside_rth=False)
+
+    def _is_open_now(self, instrument: AnyInstrument, now: datetime) -> bool | None:
+        """The same, for the many of one look."""
+        hours = self._told_hours(instrument)
+        if hours is None or not hours.covers(now):
+            return self._is_open(instrument, now)
+        if id(hours) not in self._open_now:
+            self._open_now[id(hours)] = self._is_open(instrument, now)
+        return self._open_now[id(hours)]
 
     def _is_announced(self, instrument: AnyInstrument) -> bool:
         return any(codes.may_come_from(farm, instrument) for farm in self._lines.farms_down)
