@@ -42,6 +42,8 @@ def differences(watch: Watch) -> Iterator[tuple[str, str]]:
     yield from _orders(watch)
     yield from _quotes(watch)
     yield from _lines(watch)
+    if machine.app.incidents is not None and (under_way := machine.app.incidents.open) is not None:
+        yield "incidents", f"incident {under_way.number} ({under_way.cause}) is not over"
     if machine.app.hub.unsaved:
         yield "fills", f"{len(machine.app.hub.unsaved)} facts have not reached the journal"
 
@@ -132,6 +134,7 @@ def after_end(watch: Watch, path: Path) -> Iterator[tuple[str, str]]:
     """What the journal must hold, and what must be gone, after the service has stopped."""
     facts = _read(path)
     yield from _fills(watch, facts)
+    yield from _incidents(facts)
     yield from _adjustments(watch, facts)
     machine = watch.machine
     if count := machine.network.connections(machine.port):
@@ -149,6 +152,7 @@ class _Facts:
         self.fills: Counter[str] = Counter()
         self.fill_of: dict[str, ev.Fill] = {}
         self.adjusted: list[ev.PositionAdjusted] = []
+        self.incidents: list[ev.IncidentOpened | ev.IncidentClosed] = []
 
 
 def _read(path: Path) -> _Facts:
@@ -156,7 +160,8 @@ def _read(path: Path) -> _Facts:
     facts, decoder = _Facts(), msgspec.json.Decoder(ev.Event)
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
         for (body,) in database.execute(
-            "SELECT body FROM journal WHERE kind IN ('Fill', 'PositionAdjusted') ORDER BY seq"
+            "SELECT body FROM journal WHERE kind IN ('Fill', 'PositionAdjusted', 'IncidentOpened', 'IncidentClosed')"
+            " ORDER BY seq"
         ):
             event = decoder.decode(body)
             if isinstance(event, ev.Fill):
@@ -164,6 +169,8 @@ def _read(path: Path) -> _Facts:
                 facts.fill_of[event.exec_id] = event
             elif isinstance(event, ev.PositionAdjusted):
                 facts.adjusted.append(event)
+            elif isinstance(event, ev.IncidentOpened | ev.IncidentClosed):
+                facts.incidents.append(event)
     return facts
 
 
@@ -183,6 +190,20 @@ def _fills(watch: Watch, facts: _Facts) -> Iterator[tuple[str, str]]:
         if exec_id not in facts.fills and exec_id in reportable and execution.order.ticket.order_ref.startswith(OURS):
             yield "fills", f"execution {exec_id} of {execution.order.ticket.order_ref} was never told"
     yield from _readings(watch)
+
+
+def _incidents(facts: _Facts) -> Iterator[tuple[str, str]]:
+    """One after the other, each told when it begins and when it is over."""
+    number, is_open = 0, False
+    for event in facts.incidents:
+        begins = isinstance(event, ev.IncidentOpened)
+        number += begins
+        if begins is is_open or event.number != number:
+            what, state = "begins" if begins else "is over", "under way" if is_open else "over"
+            yield "incidents", f"incident {event.number} {what}, and the one before is {state}"
+        is_open = begins
+    if is_open:
+        yield "incidents", f"incident {number} has no end in the journal"
 
 
 def _same(fill: ev.Fill, execution: Execution) -> bool:

@@ -39,6 +39,7 @@ INVARIANTS: dict[str, str] = {
     "gaps": "every gap of a quote is announced before the quote goes on",
     "quotes": "after the faults have stopped, every watched quote flows again",
     "lines": "no market-data line and no connection is leaked",
+    "incidents": "an outage is told once when it begins and once when it is over",
     "queues": "queues stay within their bounds",
     "storms": "no cancel and no look at the account is repeated without end",
     "tasks": "no task is left without an owner, and no exception unseen",

@@ -22,6 +22,7 @@ from ibkr_service.broker.session import Session
 from ibkr_service.core import events as ev
 from ibkr_service.core.book import Book
 from ibkr_service.core.discrepancies import Discrepancies
+from ibkr_service.core.incidents import Incidents
 from ibkr_service.core.link import Signal
 from ibkr_service.core.orders import OrderSignal
 from ibkr_service.hub import Hub
@@ -270,7 +271,12 @@ def trade_anywhere(patch):
     patch.setattr(session_module, "choose_account", lambda accounts, _mode, _wanted: accounts[0])
 
 
+def never_end_an_incident(patch):
+    patch.setattr(Incidents, "_ended", lambda _incidents, _at: [])
+
+
 DEFECTS = [
+    (never_end_an_incident, DROPPED, {"incidents"}),
     (skip_the_ledger_diff, MIDNIGHT, {"agrees"}),
     (trust_a_false_cancel, FALSE_CANCEL, {"once", "agrees"}),
     (reuse_the_ib_object, DROPPED, {"recovers", "agrees", "fills", "tasks"}),
