@@ -15,7 +15,7 @@ import pytest
 from ibkr_service.broker.lines import Lines
 from ibkr_service.rehearsal.campaign import COVERED_FROM, Outcome, as_one, campaign, smallest
 from ibkr_service.rehearsal.mishaps import MISHAPS, Fault
-from ibkr_service.rehearsal.plan import FAULTS_MIN, LENGTH_S, draw
+from ibkr_service.rehearsal.plan import BEFORE_MIDNIGHT, FAULTS_MIN, LENGTH_S, MIDNIGHT_S, OUTAGES, draw
 from ibkr_service.rehearsal.run import Company, rehearse
 from tests.rehearsal.test_mutations import plan
 
@@ -25,6 +25,7 @@ SEEDS = [
     if line[:1].isdigit()
 ]
 SAMPLE = 24
+UNTOLD_AT_MIDNIGHT = 493  # a seed in which orders are filled while the service is away, until the next day
 
 
 @pytest.mark.timeout(600)
@@ -47,6 +48,17 @@ def test_every_kind_of_fault_is_in_one_plan_of_twenty():
     assert min(len(p.faults) for p in plans) >= FAULTS_MIN
     for kind in MISHAPS:
         assert sum(any(fault.kind == kind for fault in p.faults) for p in plans) >= 50, kind
+
+
+def test_midnight_comes_while_the_service_is_away():
+    """In each rehearsal that lives over it an outage begins before and ends after; and orders that were filled
+    meanwhile are adjusted in some of them."""
+    plans = [p for p in map(draw, range(1, 1001)) if p.started_at == BEFORE_MIDNIGHT]
+    assert len(plans) > 80
+    for p in plans:
+        assert any(f.kind in OUTAGES and f.at_s < MIDNIGHT_S < f.at_s + f.for_s for f in p.faults), p.seed
+    (untold,) = (p for p in plans if p.seed == UNTOLD_AT_MIDNIGHT)
+    assert rehearse(untold).coverage["adjustments"] > 0
 
 
 def test_too_little_coverage_is_a_failure():
