@@ -51,8 +51,7 @@ def test_every_kind_of_fault_is_in_one_plan_of_twenty():
 
 
 def test_midnight_comes_while_the_service_is_away():
-    """In each rehearsal that lives over it an outage begins before and ends after; and orders that were filled
-    meanwhile are adjusted in some of them."""
+    """An outage begins before and ends after; in some of them the fills of that time are adjusted."""
     plans = [p for p in map(draw, range(1, 1001)) if p.started_at == BEFORE_MIDNIGHT]
     assert len(plans) > 80
     for p in plans:
