@@ -25,7 +25,7 @@ COLUMNS = (
     "outages",
     "known after",
     "READY after repair",
-    "quotes after repair",
+    "over after repair",
     "gaps",
     "asked again",
     "orders",
@@ -56,7 +56,8 @@ Times are in seconds: the median, and the worst. They are taken where the servic
   (`IncidentOpened`). What is over before anybody could notice is not counted; a process that is dead knows nothing.
 - *READY after repair*: from the moment in which the gateway would serve again to a link that is READY, when all that
   the broker holds was asked for and compared. Empty where the link stays READY.
-- *quotes after repair*: from there to the moment in which the last stream flows again that had a gap.
+- *over after repair*: from there to the end of the incident: the last stream flows again that had a gap, and of each
+  order in doubt it is known what became of it.
 - *gaps*: interruptions that strategies were told of, each before the next quote.
 - *asked again*: requests for market data, counted on the wire, for what had been requested before.
 - *orders*: those that left, counted on the wire.
