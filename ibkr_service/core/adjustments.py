@@ -6,8 +6,8 @@ What happens to positions without an order, and how it is recognised:
 - *assignment*, *exercise*: options are gone, and what they are options on has moved by exactly what they deliver. A
   short option is assigned, a long one exercised; before expiry, too. Several at once are one sum: a spread that was
   assigned on one leg, some options of many.
-- *split*: quantity and average cost changed in inverse proportion, by a ratio of small numbers. Shares that nobody paid
-  for are no trade.
+- *split*: quantity and average cost of shares changed in inverse proportion, by a ratio of small numbers. Shares that
+  nobody paid for are no trade. Of few options a trade may look the same; an option that was split is another contract.
 
 A difference that fits none of these is not explained here. What is proposed fits exactly or not at all; no price is
 asked for, since it is gone by the time anybody asks.
@@ -115,9 +115,10 @@ def explain(differences: Iterable[Difference], now: datetime, lapsed: Sequence[L
 
 def _splits(members: Sequence[Difference]) -> Iterator[int]:
     for one in members:
-        if one.ours and one.theirs and _is_split(one.ours, one.cost_before, one.theirs, one.cost_after):
+        is_share = isinstance(one.instrument, Stock)
+        if is_share and _is_split(one.ours, one.cost_before, one.theirs, one.cost_after):
             yield one.con_id
-    # An option whose strike was divided is another contract: the old one is gone, the new one was never bought.
+    # An option is another contract when its strike was divided: the old one is gone, the new one was never bought.
     for old, new in product(members, members):
         if isinstance(old.instrument, Option) and isinstance(new.instrument, Option) and not (old.theirs or new.ours):
             was, is_now = old.instrument, new.instrument
