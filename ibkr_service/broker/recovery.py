@@ -99,6 +99,7 @@ class Recovery:
         look_s = min(LOOK_S, self._limits.data_age_limit_s / LOOKS)
         buffer = _WriteBuffer(self._limits.write_buffer_max_bytes, self._limits.probe_timeout_s, loop.time())
         calm_since_s = loop.time()
+        self._age.wait(calm_since_s)  # without a connection nothing could come, and no stream's pace is slower for it
         async with asyncio.TaskGroup() as asking:
             while True:
                 looked_s, looked_at, lag_s = loop.time(), self._clock.now(), self._lag.total_s
