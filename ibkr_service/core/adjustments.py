@@ -142,8 +142,8 @@ def _is_split(before: Decimal, cost_before: Decimal | None, after: Decimal, cost
         return False
     exact = Decimal(ratio.numerator) / Decimal(ratio.denominator)
     is_ratio = abs(cost_before / cost_after / exact - 1) <= SPLIT_TOLERANCE
-    # A fraction of a share is paid out.
-    return is_ratio and abs(before * exact - after) < 1 and after != before
+    paid_out = abs(before) * exact - abs(after)  # a fraction of a share; more than there was is a trade
+    return is_ratio and 0 <= paid_out < 1 and after != before
 
 
 # --- options that deliver --------------------------------------------------------------------------------------------

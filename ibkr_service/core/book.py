@@ -25,7 +25,7 @@ from ibkr_service.core import events as ev
 from ibkr_service.core import link as links
 from ibkr_service.core.account import AccountSummary, HeldPosition, Statements
 from ibkr_service.core.combination import Spread
-from ibkr_service.core.discrepancies import Discrepancies, Holding, broker_day
+from ibkr_service.core.discrepancies import Discrepancies, Holding, may_be_forgotten
 from ibkr_service.core.errors import NotReady, UnknownAccount
 from ibkr_service.core.instrument import AnyInstrument, Bag
 from ibkr_service.core.intent import Traded
@@ -786,7 +786,7 @@ def _explain(order: Order, completed_status: str | None, look: ev.Snapshot) -> t
             case _:
                 return "lost", f"completed at the broker as {completed_status}, but its executions are missing"
     if order.state is OrderState.UNKNOWN:
-        forgotten = broker_day(order.submitted_at) != broker_day(look.asked_at)
+        forgotten = may_be_forgotten(order.submitted_at, look.asked_at)
         if order.perm_id or order.filled or order.session == look.session or forgotten:
             return None, ""  # the broker had it, or may yet receive it, or no longer tells: only a person can say more
         return "absent", "the broker, asked again and again, knows nothing of it"

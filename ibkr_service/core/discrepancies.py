@@ -26,6 +26,7 @@ Holding = tuple[str, int]  # (account, conId)
 ZERO = Decimal(0)
 MOMENT = timedelta(microseconds=1)
 WHYS_MAX = 10  # reasons of one quarantine that are told
+CLOCK_ERROR = timedelta(minutes=2)  # by so much our clock may differ from the broker's
 LAPSED_KEPT = timedelta(days=4)  # what an option delivered shows within days, over a weekend too
 
 
@@ -39,6 +40,11 @@ class Suspect(msgspec.Struct, frozen=True):
 def broker_day(at: datetime) -> date:
     """The broker's date: at its midnight it forgets executions and completed orders."""
     return at.astimezone(BROKER_ZONE).date()
+
+
+def may_be_forgotten(since: datetime, now: datetime) -> bool:
+    """Whether the broker's midnight may have come between two moments of our clock, which may be wrong."""
+    return broker_day(since - CLOCK_ERROR) != broker_day(now + CLOCK_ERROR)
 
 
 class Discrepancies(msgspec.Struct):
@@ -97,6 +103,8 @@ class Discrepancies(msgspec.Struct):
             if ours == theirs:
                 self._agreed(holding, cost)
                 continue
+            if self.verified_at is not None and filled_at.get(holding, self.verified_at) > self.verified_at:
+                self.costs.pop(holding, None)  # what was filled since has changed it; a split cannot be told by it
             by_account[account][holding] = Difference(
                 con_id=con_id,
                 # What could not be understood is there all the same.
@@ -168,7 +176,7 @@ class Discrepancies(msgspec.Struct):
     def _cause(self, look: ev.Snapshot) -> ev.Cause:
         """Over the broker's midnight a difference may be a fill that it no longer reports."""
         assert self.verified_at is not None, "an account is opened by a first look"
-        return "while_away" if broker_day(self.verified_at) != broker_day(look.at) else "unexplained"
+        return "while_away" if may_be_forgotten(self.verified_at, look.at) else "unexplained"
 
 
 def in_words(differences: list[Difference]) -> str:

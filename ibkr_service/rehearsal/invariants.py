@@ -390,7 +390,8 @@ class Watch:
             self.breach("lines", f"two market-data lines for {names[key]}")
         self._twice = twice
         if self.counts_lines:
-            surplus = self.lines_open() - len(self.wanted())
+            is_deaf = any(session.is_deaf for session in self.machine.gateway.sessions)  # to cancels, too
+            surplus = 0 if is_deaf else self.lines_open() - len(self.wanted())
             self._surplus_beats = self._surplus_beats + 1 if surplus > 0 else 0
             if self._surplus_beats > SURPLUS_BEATS_MAX:
                 self.breach("lines", f"{surplus} more market-data lines are open than are watched")

@@ -106,6 +106,17 @@ async def _half_open(at: Machine, fault: Fault) -> None:
     at.network.thaw(at.port)
 
 
+async def _wedged(at: Machine, _fault: Fault) -> None:
+    at.faults.deafen()
+
+
+async def _slow(at: Machine, fault: Fault) -> None:
+    least_s, most_s = map(float, fault.choice.split("-"))
+    at.faults.slow(least_s, most_s)
+    await asyncio.sleep(fault.for_s)
+    at.faults.slow(0.0, 0.0)
+
+
 async def _split(at: Machine, fault: Fault) -> None:
     at.network.split(int(fault.choice))
     await asyncio.sleep(fault.for_s)
@@ -187,6 +198,30 @@ async def _competing(at: Machine, fault: Fault) -> None:
     at.faults.stop_competing()
 
 
+async def _few_lines(at: Machine, fault: Fault) -> None:
+    at.faults.grant_lines(int(fault.choice))
+    await asyncio.sleep(fault.for_s)
+    at.faults.grant_lines(None)
+
+
+async def _no_permission(at: Machine, fault: Fault) -> None:
+    at.faults.permit(fault.choice)
+    await asyncio.sleep(fault.for_s)
+    at.faults.permit(None)
+
+
+REFUSALS = {
+    "200": "No security definition has been found for the request",
+    "354": "Requested market data is not subscribed.",
+    "10197": "No market data during competing live session",
+}
+
+
+async def _refused_lines(at: Machine, fault: Fault) -> None:
+    at.faults.fail("mktData", int(fault.choice), REFUSALS[fault.choice], 3)
+    at.faults.drop()
+
+
 # --- what the gateway says -------------------------------------------------------------------------------------------
 
 
@@ -200,6 +235,13 @@ async def _ignore(at: Machine, fault: Fault) -> None:
         at.faults.drop()
     await asyncio.sleep(fault.for_s)
     at.gateway.misfortunes.ignored_requests.clear()
+
+
+async def _late(at: Machine, fault: Fault) -> None:
+    request, seconds = fault.choice.split()
+    at.faults.delay(request, float(seconds))
+    await asyncio.sleep(fault.for_s)
+    at.gateway.misfortunes.delayed_requests.clear()
 
 
 async def _lose_once(at: Machine, fault: Fault) -> None:
@@ -238,9 +280,21 @@ async def _false_cancel(at: Machine, fault: Fault) -> None:
 
 
 async def _repeated_status(at: Machine, fault: Fault) -> None:
-    at.faults.duplicate_status(3)
+    at.faults.duplicate_status(3, float(fault.choice or 0))
     await asyncio.sleep(fault.for_s)
     at.gateway.misfortunes.status_copies = 1
+
+
+async def _commission_first(at: Machine, fault: Fault) -> None:
+    at.faults.commission_first()
+    await asyncio.sleep(fault.for_s)
+    at.gateway.misfortunes.commission_first = False
+
+
+async def _legs_late(at: Machine, fault: Fault) -> None:
+    at.faults.combo_legs_late(float(fault.choice))
+    await asyncio.sleep(fault.for_s)
+    at.gateway.misfortunes.combo_reports = "whole"
 
 
 GARBAGE = {
@@ -299,6 +353,8 @@ MISHAPS: dict[str, Mishap] = {
     "mute": Mishap("the connection is lost; new ones are accepted, but never answered", _mute, (5, 120)),
     "stall": Mishap("the gateway freezes", _stall, (1, 90)),
     "half-open": Mishap("bytes stop, the socket stays open", _half_open, (2, 120), ("thaws", "reset")),
+    "wedged": Mishap("no request is heard any more, and ticks flow on", _wedged),
+    "slow": Mishap("the gateway thinks long", _slow, (30, 300), ("0.2-2", "2-8")),
     "split": Mishap("what the gateway says comes in small pieces", _split, (5, 60), ("7", "50")),
     "glue": Mishap("what the gateway says comes in big chunks", _glue, (5, 120), ("0.5", "2.0")),
     "far-away": Mishap("every byte travels long", _far_away, (30, 300), ("0.15", "0.8")),
@@ -310,6 +366,9 @@ MISHAPS: dict[str, Mishap] = {
     "farm": Mishap("the market data farm breaks", _farm, (1, 240)),
     "silent": Mishap("all quotes stop without a word", _silent, (20, 400), ("", "forgotten")),
     "competing": Mishap("another session takes the market data", _competing, (5, 240)),
+    "few-lines": Mishap("fewer market data lines are granted", _few_lines, (30, 240), ("0", "3")),
+    "no-permission": Mishap("the login may not see market data", _no_permission, (30, 240), ("none", "delayed")),
+    "refused-lines": Mishap("the connection is lost; then lines are refused", _refused_lines, AT_ONCE, tuple(REFUSALS)),
     "ignore-once": Mishap(
         "one request is not answered", _ignore_once, AT_ONCE, (*SYNC_REQUESTS, "currentTime", "mktData")
     ),
@@ -317,12 +376,22 @@ MISHAPS: dict[str, Mishap] = {
     "lost-order": Mishap(
         "an order or a cancel never arrives at IB", _ignore_once, AT_ONCE, ("placeOrder", "cancelOrder")
     ),
+    "late": Mishap(
+        "orders or cancels wait on their way to IB",
+        _late,
+        (20, 200),
+        ("placeOrder 3", "placeOrder 25", "cancelOrder 3", "cancelOrder 40"),  # an order is given up after 30 s
+    ),
     "lose-once": Mishap("one answer is lost", _lose_once, AT_ONCE, (*SYNC_ANSWERS, "execDetails", "orderStatus")),
     "lose": Mishap("answers of one kind are lost", _lose, (5, 200), ("orderStatus", "openOrder", "commissionReport")),
     "no-login": Mishap("the gateway waits for its login", _no_login, (10, 120)),
     "reject": Mishap("the next order is rejected", _reject, AT_ONCE, ("201", "201", "388")),
     "false-cancel": Mishap("an error names an order that lives on", _false_cancel, AT_ONCE, tuple(FALSE_CANCELS)),
-    "repeated-status": Mishap("every order status is said three times", _repeated_status, (60, 600)),
+    "repeated-status": Mishap(
+        "every order status is said three times, old ones after new ones", _repeated_status, (60, 600), ("0", "3")
+    ),
+    "commission-first": Mishap("what a fill costs is told before the fill", _commission_first, (60, 600)),
+    "legs-late": Mishap("the legs of a combination's fill are told later", _legs_late, (60, 600), ("0.5", "2")),
     "garbage": Mishap("a message makes no sense", _garbage, AT_ONCE, tuple(GARBAGE)),
     "lower-ids": Mishap("the connection is lost and order ids begin lower", _lower_ids),
     "restart": Mishap("the service is stopped and started again", _restart, (0.1, 60)),

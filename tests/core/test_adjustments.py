@@ -125,6 +125,13 @@ def test_what_only_looks_like_a_split(theirs, cost_after):
     assert explain([gone(STOCK, AAPL, 100, theirs, **costs)], BEFORE) == {}
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(11, 12), (6, 7), (-11, -12), (40, 41)])
+def test_one_more_of_a_few_is_no_split(ours, theirs):
+    """It was paid for; and some ratio of small numbers fits every cost."""
+    costs = {"cost_before": D(437), "cost_after": D(427)}
+    assert explain([gone(5, call(), ours, theirs, **costs)], BEFORE) == {}
+
+
 def test_an_option_whose_strike_was_split_is_another_contract():
     """10 calls at 200 became 20 at 100, for the same money."""
     old = gone(5, call(200), 10, 0, cost_before=D(800))

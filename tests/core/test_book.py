@@ -185,6 +185,29 @@ def test_an_order_of_a_dead_connection_is_proven_absent_by_a_long_silence(book):
     assert not book.unsettled()
 
 
+MIDNIGHT_S = 14 * 3600.0  # New York's, after AT
+
+
+def test_about_midnight_nobody_is_called_absent(book):
+    """The broker has forgotten the day, and our clock, which is a minute late, does not know it."""
+    late = "ibs.r.2.s.00000001"
+    record(book, submitted(late, at=AT + timedelta(seconds=MIDNIGHT_S - 100)))
+    record(book, sent(late))
+    record(book, opened(session=2))
+    for after_s in (-65, -30, 5, 40):
+        record(book, look(session=2, after_s=MIDNIGHT_S + after_s))
+        assert book.orders[late].state is OrderState.UNKNOWN, after_s
+
+
+def test_about_midnight_a_difference_has_a_cause(book):
+    """Likewise: what was filled and is no longer reported is adjusted, by our clock a minute before midnight."""
+    record(book, look(after_s=MIDNIGHT_S - 300, open_refs=[REF]))
+    record(book, held(10))
+    record(book, look(positions=[(CON, 10)], open_refs=[REF], after_s=MIDNIGHT_S - 70))
+    second = record(book, look(positions=[(CON, 10)], open_refs=[REF], after_s=MIDNIGHT_S - 60))
+    assert [e.cause for e in second if isinstance(e, ev.PositionAdjusted)] == ["while_away"]
+
+
 def test_an_order_that_the_broker_once_acknowledged_is_never_called_absent(book):
     """It existed; only a person can say what became of it."""
     record(book, status("Submitted"))
