@@ -133,6 +133,23 @@ async def test_lines_that_go_silent_are_noticed_within_the_limit_and_asked_for_a
     await play(tmp_path, scenario)
 
 
+async def test_an_outage_makes_no_stream_slower(tmp_path):
+    """What fell silent right after a long outage is noticed within the same limit: nothing could come in between."""
+
+    async def scenario(world, holder):
+        await world.faults.shut_down()
+        await asyncio.sleep(2 * LIMIT_S)
+        await world.faults.start_up()
+        await world.until_ready()
+        await soon(world, lambda: flows(holder, AAPL) and flows(holder, MSFT), 30)
+        before = len(rungs(world))
+        close_lines(world)
+        assert await soon(world, lambda: len(rungs(world)) > before, 200) <= NOTICED_S + 5
+        await soon(world, lambda: flows(holder, AAPL) and flows(holder, MSFT), 60)
+
+    await play(tmp_path, scenario)
+
+
 async def test_one_silent_line_is_asked_for_anew_when_the_rest_of_its_farm_ticks(tmp_path):
     """It is given longer, since it may only be quiet; nothing else is touched."""
 
