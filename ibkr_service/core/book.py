@@ -47,6 +47,7 @@ from ibkr_service.core.working import Working
 
 Submission = tuple[datetime, str]  # when, and the order's reference; "" for a modification
 SUBMISSIONS_KEPT = timedelta(seconds=60)
+LEGS_WITHIN = timedelta(seconds=60)  # of each other the executions of a combination and its legs come
 ABSENT_AFTER_S = 30.0  # how long the broker must know nothing of an order before we say that it never lived
 Status = tuple[str, Decimal, Decimal, str]
 """What the server last said of an order: status, filled, remaining, why it is held."""
@@ -123,6 +124,9 @@ class Book(msgspec.Struct, eq=False, weakref=True):
     _doubled: dict[str, str] = field(default_factory=dict)  # reference on more than one open order -> account
     _doubles_accepted: set[str] = field(default_factory=set)
     _filled_at: dict[Holding, datetime] = field(default_factory=dict)
+    _combined_at: dict[str, datetime] = field(
+        default_factory=dict
+    )  # combinations -> when their latest execution was told
     # UNKNOWN orders -> the first look that did not show them
     _missed_since: dict[str, datetime] = field(default_factory=dict)
     _settled_unknown: set[str] = field(default_factory=set)  # UNKNOWN orders that no further look will explain
@@ -625,6 +629,8 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         if isinstance(order.intent.instrument, (Spread, Bag)) and not isinstance(fill.instrument, Bag):
             key = (order.strategy, fill.instrument)
             self._strategy_positions[key] = self._strategy_positions.get(key, ZERO) + moved
+        if isinstance(fill.instrument, Bag) or ref in self._combined_at:
+            self._combined_at[ref] = fill.at
         if fill.perm_id:
             self._by_perm_id[fill.perm_id] = ref
             if not order.perm_id:  # a second order under this reference does not take the place of the first
@@ -640,7 +646,7 @@ class Book(msgspec.Struct, eq=False, weakref=True):
             ledger=self.ledger,
             positions=self.positions,
             instruments=self.instruments,
-            filled_at=self._filled_at,
+            filled_at={**self._filled_at, **self._legs_under_way(look)},
         )
         if look.orders_visible:
             open_orders = frozenset(look.open_perm_ids)
@@ -649,6 +655,21 @@ class Book(msgspec.Struct, eq=False, weakref=True):
             self._succeed(look)
         self.statements.apply(look)
         return derived
+
+    def _legs_under_way(self, look: ev.Snapshot) -> dict[Holding, datetime]:
+        """Positions that a combination's fill has moved, and whose own executions are still to come."""
+        found: dict[Holding, datetime] = {}
+        for ref, at in tuple(self._combined_at.items()):
+            order = self.orders.get(ref)
+            spread = None if order is None else order.intent.instrument
+            owed = combofills.owed(spread, self.fills_of(ref)) if isinstance(spread, Spread) else frozenset()
+            if order is None or not isinstance(spread, Spread) or not owed or look.asked_at - at > LEGS_WITHIN:
+                del self._combined_at[ref]
+                continue
+            for con_id, instrument in self.instruments.items():
+                if combofills.leg_of(spread, instrument) in owed:
+                    found[order.account, con_id] = look.asked_at
+        return found
 
     def _doubled_orders(self, look: ev.Snapshot) -> list[ev.Event]:
         """Two live orders under one reference of ours: whatever one of them does is done twice."""

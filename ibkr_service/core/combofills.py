@@ -54,6 +54,18 @@ def totals_of_bag(bag: Bag, fills: Iterable[Fill]) -> tuple[Decimal, Decimal]:
     return max(whole, by_legs), cost
 
 
+def owed(spread: Spread, fills: Iterable[Fill]) -> frozenset[Leg]:
+    """The legs of which fewer executions have come than of the whole: theirs are on the way, seconds later."""
+    whole = ZERO
+    quantity = dict.fromkeys(spread.legs, ZERO)
+    for fill in fills:
+        if isinstance(fill.instrument, Bag):
+            whole += fill.quantity
+        elif (leg := leg_of(spread, fill.instrument)) is not None:
+            quantity[leg] += fill.quantity
+    return frozenset(leg for leg, come in quantity.items() if come < whole * leg.ratio)
+
+
 def leg_of(spread: Spread, instrument: AnyInstrument) -> Leg | None:
     """The leg that an execution is of; None if it is of none.
 

@@ -391,7 +391,7 @@ MISHAPS: dict[str, Mishap] = {
         "every order status is said three times, old ones after new ones", _repeated_status, (60, 600), ("0", "3")
     ),
     "commission-first": Mishap("what a fill costs is told before the fill", _commission_first, (60, 600)),
-    "legs-late": Mishap("the legs of a combination's fill are told later", _legs_late, (60, 600), ("0.5", "2")),
+    "legs-late": Mishap("the legs of a combination's fill are told later", _legs_late, (60, 600), ("0.5", "2", "20")),
     "garbage": Mishap("a message makes no sense", _garbage, AT_ONCE, tuple(GARBAGE)),
     "lower-ids": Mishap("the connection is lost and order ids begin lower", _lower_ids),
     "restart": Mishap("the service is stopped and started again", _restart, (0.1, 60)),

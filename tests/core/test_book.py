@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_service.core import events as ev
+from ibkr_service.core import spreads
 from ibkr_service.core.book import Book, exec_key
-from ibkr_service.core.instrument import Forex, Stock
+from ibkr_service.core.instrument import Bag, Forex, Option, Stock
 from ibkr_service.core.link import Link, Signal
 from ibkr_service.core.orders import Intent, OrderState
 from ibkr_service.core.refs import Refs, digest
@@ -419,3 +420,44 @@ def test_account_values_are_numbers_or_nothing():
     assert book.value("NetLiquidation") == D("1000.50")
     assert book.value("AccountType") is None
     assert book.value("Unheard") is None
+
+
+# --- combinations ----------------------------------------------------------------------------------------------------
+
+LOW, HIGH = Option("AAPL", "20270115", 100.0, "C"), Option("AAPL", "20270115", 110.0, "C")
+LOW_CON, HIGH_CON = 11, 12
+
+
+def leg_filled(exec_id, con_id, instrument, action, at):
+    return msgspec.structs.replace(
+        filled(exec_id, quantity="3", action=action),
+        at=at,
+        con_id=con_id,
+        instrument=instrument,
+        ref="ibs.r.2.s.00000001",
+    )
+
+
+@pytest.mark.parametrize(("come", "quarantined"), [(True, False), (False, True)])
+def test_a_combinations_fill_explains_what_its_legs_have_not_told_yet(book, come, quarantined):
+    """Seconds later they do (Lean #217); what does not come within a minute is a difference like any other."""
+    ref, noon = "ibs.r.2.s.00000001", AT + timedelta(seconds=3600)
+    intent = Intent(
+        instrument=spreads.bull_call(LOW, HIGH), action="BUY", quantity=D(3), order_type="LMT", limit_price=D(2)
+    )
+    record(book, ev.OrderSubmitted(at=noon, ref=ref, key=ref, strategy="s", account=ACCOUNT, intent=intent))
+    record(book, sent(ref))
+    record(book, leg_filled("c.01.01", 0, Bag("AAPL", "USD", ()), "BUY", noon))
+    for con_id, option, quantity in ((LOW_CON, LOW, 3), (HIGH_CON, HIGH, -3)):
+        record(book, msgspec.structs.replace(held(quantity), con_id=con_id, instrument=option))
+    positions = [(LOW_CON, 3), (HIGH_CON, -3)]
+    for after_s in (3605, 3612, 3640):
+        record(book, look(positions=positions, open_refs=[REF], after_s=after_s))
+        assert not book.quarantines, after_s
+        assert book.unsettled()
+    if come:
+        record(book, leg_filled("c.02.01", LOW_CON, LOW, "BUY", noon + timedelta(seconds=45)))
+        record(book, leg_filled("c.03.01", HIGH_CON, HIGH, "SELL", noon + timedelta(seconds=50)))
+    for after_s in (3670, 3680, 3690):
+        record(book, look(positions=positions, open_refs=[REF], after_s=after_s))
+    assert bool(book.quarantines) is quarantined
