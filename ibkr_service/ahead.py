@@ -33,7 +33,9 @@ class Ahead:
         self._path = Path(f"{journal}{SUFFIX}")
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(file, 0, SIZE)
+            size = os.fstat(file).st_size
+            if size < SIZE and os.pwrite(file, bytes(SIZE - size), size) < SIZE - size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._map = mmap.mmap(file, SIZE)
         finally:
             os.close(file)
