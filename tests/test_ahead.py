@@ -188,7 +188,6 @@ def test_too_many_that_wait_are_refused(journal, monkeypatch):
 
 def test_no_room_for_the_file_is_told_at_the_start(tmp_path, monkeypatch):
     """It is reserved beforehand, so that it cannot be missing later."""
-
     write = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda file, content, at: write(file, content[:1000], at))
     with pytest.raises(JournalError, match="No space left"):
