@@ -46,7 +46,7 @@ READY = "READY"
 
 def write_history(path: Path, orders: int) -> int:
     """Write a journal with so many filled orders, and the snapshot of a clean stop; returns the number of facts."""
-    journal = Journal(path)
+    journal = Journal(path, "power")  # each decision is a row at once, and all rows are one transaction
     journal._db.execute("BEGIN")  # noqa: SLF001 - nobody waits for these writes, and nothing is lost with them
     hub, refs = Hub(journal), Refs("1-1")
     hub.record(ev.ServiceStarted(at=BEGAN, run_id="1", mode="simulated", version="0"))
