@@ -122,7 +122,7 @@ class Journal:
         seq = self._seq + 1
         try:
             self._write_ahead(seq, event)
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # mmap's word for a file that is closed
             raise self._failed(exc) from exc
         self._owed.append((seq, event))
         self._seq = seq

@@ -101,6 +101,14 @@ def test_closing_makes_it_a_row(tmp_path):
     assert not journal.path.with_name("journal.sqlite-ahead").exists()
 
 
+def test_a_journal_that_is_closed_takes_no_decision(tmp_path):
+    """The same error as from the database: nothing may leave."""
+    journal = Journal(tmp_path / "journal.sqlite")
+    journal.close()
+    with pytest.raises(JournalError, match="cannot be written"):
+        journal.append_ahead(order(1))
+
+
 def test_a_disk_that_refuses_to_the_end_leaves_the_line_for_the_next_start(tmp_path, monkeypatch):
     """The process ends in order, and the order is not lost."""
 
