@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -40,7 +40,6 @@ from ibkr_service.core.errors import (
     UnknownAccount,
 )
 from ibkr_service.core.incidents import STREAMS_MAX_S, Incidents
-from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.limits import Limits, tightened
 from ibkr_service.core.link import Link
 from ibkr_service.core.notices import Notices, Told
@@ -252,7 +251,7 @@ class App:
                 put=self.inbox.put,
                 book=self.book,
                 uniform=rng.uniform,
-                taker=self._taker,
+                taker=lambda instrument: self.hub.taker(instrument, self.inbox),
                 lag=self.lag,
                 tap=self.recorder,
             )
@@ -471,18 +470,6 @@ class App:
             self.hub.record(ev.CancelRequested(at=self.clock.now(), ref=ref, by=by))
         self.session.cancel(self.book.orders[ref])
 
-    def _taker(self, instrument: AnyInstrument) -> Callable[[ev.Tick], None]:
-        """What records the ticks of an instrument as they come in, unless facts are waiting that came before."""
-        waiting, put, record = self.inbox.queue, self.inbox.put, self.hub.taker(instrument)
-
-        def take(tick: ev.Tick) -> None:
-            if waiting:
-                put(tick)
-            else:
-                record(tick)
-
-        return take
-
     async def _pump(self) -> None:
         """Move events from the inbox into the hub; let others run between batches."""
         while True:
@@ -559,17 +546,16 @@ class App:
         for fact in self.incidents.apply(event) if self.incidents is not None else ():
             self.hub.record(fact)
         if isinstance(event, ev.LinkChanged):
-            if event.after is Link.READY:
-                self.ready.set()
-                self._send_wanted_cancels()
-            else:
-                self.ready.clear()
+            (self.ready.set if event.after is Link.READY else self.ready.clear)()
+            self._send_wanted_cancels([order.ref for order in self.book.alive_orders()])
         elif isinstance(event, ev.SessionOpened):
             if self.config.session.mode != "simulated":  # each simulated gateway has accounts of the same names
                 self.claims.account(event.account, event.client_id)
         elif isinstance(event, ev.Snapshot):
             # Not of what it does not show: the answer would be a doubt, and a doubt is the next look, without end.
-            self._send_wanted_cancels(among=frozenset(event.open_refs))
+            self._send_wanted_cancels(event.open_refs)
+        elif isinstance(event, ev.OpenOrderReported):
+            self._send_wanted_cancels([event.ref])  # before all else is known again
         elif isinstance(event, ev.OrderChanged):
             self._changed.set()
             for desk in self._desks:
@@ -584,15 +570,12 @@ class App:
         for observe in self._observers:
             observe(event)
 
-    def _send_wanted_cancels(self, among: Container[str] | None = None) -> None:
-        """A cancel is desired state: what could not be sent before, or did not work, goes first now.
-
-        Args:
-            among: only of these orders; None for all.
-        """
-        for order in self.book.alive_orders():
-            if order.cancel_wanted and (among is None or order.ref in among):
-                self.session.cancel(order)
+    def _send_wanted_cancels(self, among: Iterable[str]) -> None:
+        """A cancel is desired state: what could not be sent before, or did not work, goes as soon as it can."""
+        for ref in among:
+            order = self.book.orders.get(ref)
+            if order is not None and order.cancel_wanted and order.alive:
+                self.session.cancel_still(order)
 
     def _library_alarm(self, logger: str, text: str) -> None:
         if logger.startswith(TELLING_LOGGERS):

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from typing import Any, TypeVarTuple
 
 import structlog
 
@@ -42,6 +41,7 @@ from ibkr_service.wire import Watching, Wire
 
 log = structlog.get_logger("ibkr_service.desk")
 
+What = TypeVarTuple("What")
 PREVIEW_TIMEOUT_S = 5.0  # TWS answers in well under a second, or never (IB-FACTS 4.5)
 
 
@@ -118,7 +118,10 @@ class Desk(View):
     def unique_key(self) -> str:
         """A key that nobody has used: for wishes that need no name beyond this run."""
         self._automatic_keys += 1
-        return f"#{self._refs.run_id}.{self._automatic_keys}"
+        return self._automatic_key(self._automatic_keys)
+
+    def _automatic_key(self, number: int) -> str:
+        return f"#{self._refs.run_id}.{number}"
 
     def _submit(self, intent: Intent, key: str | None, known_loss: Money | None) -> str:
         self._check_open()
@@ -163,7 +166,8 @@ class Desk(View):
             wish=None if wish is intent else wish,
             order_id=order_id,
         )
-        self._send(ref, lambda: self._hub.carry_out(decision, lambda: self._wire.place(decision)))
+        self._send(ref, self._hub.carry_out, decision, self._wire.place)
+        digest(self.name, self._automatic_key(self._automatic_keys + 1))  # the order is on its way: ready for the next
         return ref
 
     def submit_bracket(self, bracket: Bracket, *, key: str | None = None) -> BracketRefs:
@@ -269,7 +273,7 @@ class Desk(View):
             self._send_bracket(orders)
         else:
             for order in orders:
-                self._send(order.ref, partial(self._wire.place, order))
+                self._send(order.ref, self._wire.place, order)
         return tuple(fact.ref for fact in facts)
 
     def _send_bracket(self, orders: Sequence[Order]) -> None:
@@ -319,9 +323,9 @@ class Desk(View):
             raise KeyReused(f"key {key!r} stands for {order.wished} ({order.ref}), not for {intent}")
         return order.ref
 
-    def _send(self, ref: str, place: Callable[[], tuple[int, int]]) -> None:
+    def _send(self, ref: str, place: Callable[[*What], tuple[int, int]], *what: *What) -> None:
         try:
-            order_id, session = place()
+            order_id, session = place(*what)
         except (GatewayError, Paced, ConnectionError) as exc:
             self._hub.record(ev.OrderNotSent(at=self._clock.now(), ref=ref, reason=str(exc)))
             raise

@@ -23,11 +23,12 @@ from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.link import Link
 from ibkr_service.core.quotes import Place
 from ibkr_service.journal import Journal
-from ibkr_service.mailbox import Mailbox, Slot
+from ibkr_service.mailbox import Inbox, Mailbox, Slot
 from ibkr_service.snapshots import Snapshots
 
 log = structlog.get_logger("ibkr_service.hub")
 
+E = TypeVar("E", bound=ev.Event)
 T = TypeVar("T")
 
 # Facts that a book which is rebuilt does not need: those about the line of an earlier process, and those that only
@@ -183,9 +184,9 @@ class Hub:
         Raises:
             JournalError: it could not be written; nothing has changed.
         """
-        self.carry_out(event, lambda: None)
+        self.carry_out(event, lambda _event: None)
 
-    def carry_out(self, event: ev.Event, act: Callable[[], T]) -> T:
+    def carry_out(self, event: E, act: Callable[[E], T]) -> T:
         """As `commit`, and act upon it: returns what the act returns.
 
         The journal first, then the act, then the book, so that nothing comes between the decision and its first byte
@@ -198,7 +199,7 @@ class Hub:
             self._drain_unsaved()
         self._journal.append_ahead(event)
         try:
-            return act()
+            return act(event)
         finally:
             derived = self.book.apply(event)
             assert not derived, "nothing follows from a decision until it is carried out"
@@ -231,14 +232,24 @@ class Hub:
         """A tick's short way: never journalled, nothing follows from it."""
         self._channel(tick.instrument).take(tick)
 
-    def taker(self, instrument: AnyInstrument) -> Callable[[ev.Tick], None]:
-        """What does for the ticks of one instrument as `tick`, without looking anything up for each of them."""
-        return self._channel(instrument).take
+    def taker(self, instrument: AnyInstrument, inbox: Inbox) -> Callable[[ev.Tick], None]:
+        """What does for the ticks of one instrument as `tick`, without looking anything up for each of them.
 
-    def _take_into(self, place: Place, slots: dict[Subscriber, Slot]) -> Callable[[ev.Tick], None]:
+        While facts wait in the inbox that came before it, a tick waits behind them.
+        """
+        return self._take_into(self.book.quotes.place(instrument), self._channel(instrument).slots, inbox)
+
+    def _take_into(
+        self, place: Place, slots: dict[Subscriber, Slot], inbox: Inbox | None = None
+    ) -> Callable[[ev.Tick], None]:
         observer = self._tick_observer
+        waiting = () if inbox is None else inbox.queue
 
         def take(tick: ev.Tick) -> None:
+            if waiting:
+                assert inbox is not None, "that is where they wait"
+                inbox.put(tick)
+                return
             place.tick = tick
             self.recorded += 1
             for slot in slots.values():

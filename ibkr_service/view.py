@@ -38,7 +38,7 @@ UNREAD_TICKS_MAX = 100_000  # some seconds of a very busy instrument; about 10 M
 
 
 class View:
-    """One strategy's eyes.
+    """One strategy's eyes. `book` is what the service believes to hold; to be read only.
 
     Args:
         name: the strategy's name, unique. hub, wire, watching: where facts are recorded, questions leave, quotes are
@@ -60,6 +60,7 @@ class View:
         overrun: Callable[[], None],
     ) -> None:
         self.name = name
+        self.book: Book = hub.book
         self._hub = hub
         self._wire = wire
         self._watching = watching
@@ -71,11 +72,6 @@ class View:
         hub.subscribe(self._subscriber)
 
     # --- reading -----------------------------------------------------------------------------------------------------
-
-    @property
-    def book(self) -> Book:
-        """What the service believes to hold; to be read only."""
-        return self._hub.book
 
     def events(self) -> AsyncIterator[ev.Event]:
         """Everything that concerns this strategy, for as long as it lives.

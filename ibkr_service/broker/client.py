@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ibkr_service.broker.ib import IB
 
 log = logging.getLogger("eventkit.event")  # an error logged there is a fault that is looked into
-_length_at = struct.Struct(">I").unpack_from
+_length, _length_at = struct.Struct(">I").pack, struct.Struct(">I").unpack_from
 PREFIX = 4  # bytes of a message's length
 IDS_MAX = 500  # request ids remembered, more than there are lines at a time; chains use up a thousand an hour
 TICK_TYPES = {str(number).encode(): number for number in range(128)}
@@ -354,7 +354,8 @@ class Client(LibraryClient):
         return message
 
     def _transmit(self, message: str) -> None:
-        self.conn.sendMsg(self._prefix(message.encode()))
+        body = message.encode()
+        self.conn.sendMsg(_length(len(body)) + body)
 
     # --- inbound -----------------------------------------------------------------------------------------------------
 
@@ -370,16 +371,20 @@ class Client(LibraryClient):
                 return
             data = bytes(self._data)
             self._walk(data)
-        elif self._ticking and self._is_one_tick(data):
+        elif (
+            self._ticking
+            and len(data) > PREFIX + 1
+            and _length_at(data)[0] == len(data) - PREFIX
+            and self._is_one_tick(data)
+        ):
             self._numMsgRecv += 1
         else:
             self._walk(data)
         wrapper.tcpDataProcessed()
 
     def _is_one_tick(self, data: bytes) -> bool:
-        """Handle a tick that came by itself, as most do; False if this is anything else. `_walk` without its loop."""
-        size = len(data)
-        if size <= PREFIX + 1 or data[PREFIX + 1] or _length_at(data)[0] != size - PREFIX:
+        """Handle a message that came by itself, as most ticks do; False if it is no tick. `_walk` without its loop."""
+        if data[PREFIX + 1]:
             return False
         kind = data[PREFIX]
         try:
@@ -401,9 +406,9 @@ class Client(LibraryClient):
             pass
         return False
 
-    def _walk(self, data: bytes) -> None:
+    def _walk(self, data: bytes) -> None:  # noqa: C901 - a call more for each message costs more than all of these
         """Handle all whole messages; keep the rest."""
-        resets, at, size, count = self._resets, 0, len(data), 0
+        resets, at, size, count, ticks_alone = self._resets, 0, len(data), 0, True
         price_tick, size_tick = self._price_tick, self._size_tick
         ids, length_at, ticking = self._ids, _length_at, self._ticking
         try:
@@ -434,14 +439,16 @@ class Client(LibraryClient):
                             continue
                     except (ValueError, KeyError):  # from reading the arguments: these two methods raise nothing
                         pass
+                ticks_alone = False
                 self._handle(data[begin:end])
                 if self._resets != resets:
                     return
                 ticking = ticking or self._is_ticking()
-            self._ticking = self._is_ticking()
+            if not ticks_alone:
+                self._ticking = self._is_ticking()
         finally:
             self._numMsgRecv += count
-            if self._resets == resets:
+            if self._resets == resets and (at < size or self._data):
                 self._keep(data, at)
 
     def _is_ticking(self) -> bool:

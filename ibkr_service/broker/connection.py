@@ -68,6 +68,7 @@ class Connection:
         self.cut = False  # 1100 without 1101 or 1102
         self.data_lost = False  # 1101: every subscription has to be made again
         self.data_doubtful = False  # 1102: the streams have to prove themselves
+        self.cancels: dict[str, float] = {}  # reference -> loop time at which its cancel left, since the last look
         self.generation = 0
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._clock = clock
@@ -112,6 +113,7 @@ class Connection:
                 if not self.cut:
                     self.cut_s = asyncio.get_running_loop().time()
                 self.cut = True
+                self.cancels.clear()
                 self._lines.interrupt("the gateway lost Interactive Brokers")
             case Signal.RESTORED_DATA_LOST:
                 self.cut, self.data_lost = False, True
@@ -173,7 +175,7 @@ class Connection:
         Raises:
             SyncFailed: naming what did not arrive. Nothing of it is to be taken for empty.
         """
-        asked_at = self._clock.now()
+        asked_at, asked_s = self._clock.now(), asyncio.get_running_loop().time()
         ib = self.ib
         answers = _Answers(ib, timeout_s)
         positions = await answers.get("positions", ib.reqPositionsAsync)
@@ -195,6 +197,7 @@ class Connection:
             quantities = [(p.account, p.contract.conId, translate.decimal(float(p.position))) for p in positions]
         except (ValueError, OverflowError) as exc:
             raise SyncFailed({"positions": f"a quantity cannot be understood: {exc}"}) from exc
+        self.cancels = {ref: left_s for ref, left_s in self.cancels.items() if left_s >= asked_s}
         return ev.Snapshot(
             at=self._clock.now(),
             session=self.number,

@@ -111,18 +111,26 @@ class DataAge:
             limit_s = pulse.limit_s(self._limit_s)
             if sight not in {Sight.QUIET, Sight.UNSURE} or limit_s is None:
                 continue
-            if groups[stream] in living and not is_climbing:
+            has_pace = pulse.has_pace(self._limit_s)
+            if has_pace and groups[stream] in living and not is_climbing:
                 limit_s *= SIBLINGS
             age_s = pulse.age_s(now_s)
             if age_s >= limit_s or pulse.asked:
-                is_expected = sight is Sight.QUIET
-                one = Silent(stream, _name(stream), groups[stream], age_s, is_expected, pulse.asked)
+                one = Silent(
+                    stream,
+                    _name(stream),
+                    groups[stream],
+                    age_s,
+                    is_expected=sight is Sight.QUIET,
+                    was_asked=pulse.asked,
+                    has_pace=has_pace,
+                )
                 silent.append((pulse.usual_s, one))
         silent.sort(key=lambda one: one[0])
         return Scene(
             silent=tuple(one for _, one in silent),
             living=frozenset(living),
-            is_unproven=any(self._pulses[stream].proof for stream, sight in found if sight),
+            is_unproven=any(self._pulses[stream].proof for stream, sight in found if sight and self._has_pace(stream)),
             is_announced=bool(self._lines.farms_down),
         )
 
@@ -130,7 +138,8 @@ class DataAge:
         """Take one pulse; what is to be seen of it, None if it rests."""
         self._pulses[stream] = pulse
         mark, instrument, now = _mark(stream), _instrument(stream), self._clock.now()
-        is_open = self._is_open_now(instrument, now) if pulse.is_steady else True
+        is_judged = pulse.has_pace(self._limit_s) or pulse.age_s(now_s) >= self._limit_s
+        is_open = self._is_open_now(instrument, now) if is_judged else True
         if is_open is None:
             self._unknown.append(instrument)
         if _is_excused(stream) or is_open is False or self._is_announced(instrument):
@@ -143,6 +152,9 @@ class DataAge:
             pulse.rest(mark, now_s)
             return None
         return Sight.UNSURE if is_open is None else Sight.QUIET
+
+    def _has_pace(self, stream: Stream) -> bool:
+        return self._pulses[stream].has_pace(self._limit_s)
 
     def wait(self, now_s: float) -> None:
         """The link is not READY: nothing is to be expected, and nothing learned."""

@@ -195,6 +195,8 @@ class Session(Questions):
         ib.TimezoneTWS = config.timezone_tws
         connection = Connection(ib, number, clock=self._clock, put=self._put, lines=self.lines)
         connection.intake.client_id = config.client_id
+        # No id was given twice, so a status tells which order it is about, though this connection has not shown it.
+        connection.intake.refs |= {order.order_id: order.ref for order in self._book.alive_orders() if order.order_id}
         opened = False
         try:
             await ib.connectAsync(config.host, config.port, config.client_id, config.connect_timeout_s, patience)
@@ -517,8 +519,14 @@ class Session(Questions):
         ):
             return False
         connection.ib.client.cancelOrder(order.order_id, "")
+        connection.cancels[order.ref] = asyncio.get_running_loop().time()
         connection.intake.sent(order.ref)  # a cancel wants an answer too
         return True
+
+    def cancel_still(self, order: Order) -> None:
+        """As `cancel`, for a wish that stands; not if it has left over this line since the last look began."""
+        if self._connection is not None and order.ref not in self._connection.cancels:
+            self.cancel(order)
 
     # --- the inbox's brake -------------------------------------------------------------------------------------------
 

@@ -110,10 +110,11 @@ class Asked:
     @_once
     def price(self) -> Decimal | None:
         """What it is priced at, by its own terms or the quote; None: nobody knows."""
-        price = own_price(self.intent)
-        if price is not None or self.unpriced is not None:
+        intent = self.intent
+        price = own_price(intent)
+        if price is not None:
             return price
-        return market_price(self.intent.instrument, self.book, self.intent.action)
+        return market_price(intent.instrument, self.book, intent.action, self.limits.max_quote_age_s, self.mono_s)
 
     @property
     def cash(self) -> Decimal:

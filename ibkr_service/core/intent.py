@@ -20,7 +20,18 @@ import msgspec
 
 from ibkr_service.core.combination import Side, Spread
 from ibkr_service.core.errors import InvalidIntent
-from ibkr_service.core.instrument import Action, AnyInstrument, Bag, Index, Instrument, Other
+from ibkr_service.core.instrument import (
+    Action,
+    AnyInstrument,
+    Bag,
+    Forex,
+    Future,
+    Index,
+    Instrument,
+    Option,
+    Other,
+    Stock,
+)
 from ibkr_service.core.netprice import NetPrice
 
 OrderType = Literal["MKT", "LMT", "STP", "STP LMT", "TRAIL", "TRAIL LIMIT", "MOC", "LOC", "MIDPRICE"]
@@ -63,6 +74,7 @@ TIMES_IN_FORCE = frozenset({"DAY", "GTC", "IOC", "FOK", "GTD", "OPG"})
 SPREAD_TYPES = ("MKT", "LMT")
 _PRICES = ("limit_price", "stop_price", "limit_offset")
 _SIMPLE = frozenset({"DAY", "GTC", "IOC"})
+_ORDERED = frozenset({Stock, Forex, Option, Future})
 
 
 class Algo(msgspec.Struct, frozen=True):
@@ -134,11 +146,18 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     unnatural: bool = False
 
     def __post_init__(self) -> None:
-        _check_instrument(self.instrument)
-        if self.outside_rth is not False:
+        is_usual = (  # at a glance, since a strategy makes intents between a tick and an order
+            type(self.instrument) in _ORDERED
+            and self.outside_rth is False
+            and type(self.account) is str
+            and type(self.quantity) is Decimal
+            and str(self.quantity).isdecimal()
+        )
+        if not is_usual:
+            _check_instrument(self.instrument)
             _check_kind("outside_rth", self.outside_rth, bool)
-        _check_kind("account", self.account, str)
-        _check_decimal("quantity", self.quantity)
+            _check_kind("account", self.account, str)
+            _check_decimal("quantity", self.quantity)
         if self.quantity <= 0:
             raise InvalidIntent(f"quantity must be above 0, not {self.quantity}")
         if self.action not in {"BUY", "SELL"}:

@@ -9,6 +9,8 @@ on what is silent:
 - all of a farm: up to the top.
 - a farm that the broker itself calls down (2103): not above asking anew. It will say when it is back.
 - streams of which nobody knows whether they trade: a probe, and no more.
+- streams that are slow, or of which little is known: they are asked for anew, and only if one does not even answer
+  that, it counts as the others.
 
 What costs much has a shortest distance: a new session for silent data every quarter of an hour, each command to the
 controller as `EVERY_S` says. When all was tried a person is told, and it begins again, later and later.
@@ -68,6 +70,7 @@ class Silent:
     Args:
         key: what it is to whoever can ask for it anew. farm: of streams that break off together.
         is_expected: it is known that it trades now; False: nobody knows. was_asked: it was asked for anew, in vain.
+        has_pace: it was lively; False: it may only be quiet, though it is asked for anew to be sure.
     """
 
     key: Hashable
@@ -76,6 +79,12 @@ class Silent:
     age_s: float
     is_expected: bool = True
     was_asked: bool = False
+    has_pace: bool = True
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether its silence says that something is wrong: even one that is quiet answers a new request."""
+        return self.has_pace or self.was_asked
 
 
 @dataclass(frozen=True)
@@ -174,14 +183,14 @@ class Ladder:
 
     def _at(self, rung: Rung, now_s: float, scene: Scene) -> Step | None:
         expected = tuple(one for one in scene.silent if one.is_expected)
-        dead = tuple(one for one in expected if one.farm not in scene.living)
+        dead = tuple(one for one in expected if one.is_telling and one.farm not in scene.living)
         may_climb = bool(dead) and not scene.is_announced
         match rung:
             case Rung.PROBE:
                 return Step(rung, _why(scene.silent))
             case Rung.RESUBSCRIBE_ONE if expected:
                 first = (dead or expected)[:1]
-                return Step(rung, _why(expected), first, doubted=expected)
+                return Step(rung, _why(expected), first, doubted=tuple(one for one in expected if one.is_telling))
             case Rung.RESUBSCRIBE_FARM if expected and (
                 self._rest_s > REST_S or not all(one.was_asked for one in expected)
             ):
@@ -209,7 +218,7 @@ class Ladder:
         rest_s, self._rest_s = self._rest_s, min(REST_MAX_S, self._rest_s * 2)
         self._rung, self._until_s = Rung.RESUBSCRIBE_ONE, now_s + rest_s
         self._said.clear()
-        dead = tuple(one for one in scene.silent if one.is_expected and one.farm not in scene.living)
+        dead = tuple(one for one in scene.silent if one.is_expected and one.is_telling and one.farm not in scene.living)
         if not dead or scene.is_announced:
             return None
         return Step(Rung.REST, f"{_why(dead)}; nothing has helped, again in {rest_s / 60:.0f} minutes", dead)

@@ -59,14 +59,18 @@ def quote_of(traded: Traded, book: Book) -> NetQuote:
     return NetQuote(Decimal(repr(quote.bid)), Decimal(repr(quote.ask)))
 
 
-def market_price(traded: Traded, book: Book, action: Action) -> Decimal:
-    """The side of `quote_of` that an order would trade at; of a single contract the other side is not read."""
+def market_price(traded: Traded, book: Book, action: Action, max_age_s: float, mono_s: float) -> Decimal | None:
+    """What an order would trade at in the market; None if that cannot price it (`why_unpriced`).
+
+    As the side of `quote_of`; of a single contract the other side is not read.
+    """
     if isinstance(traded, Spread):
-        return quote_of(traded, book).side(action)
-    quote = book.quotes[traded]
-    side = quote.ask if action == "BUY" else quote.bid
-    assert side is not None, "a usable quote has both sides"
-    return Decimal(repr(side))
+        unpriced = why_unpriced(traded, book, max_age_s, mono_s)
+        return quote_of(traded, book).side(action) if unpriced is None else None
+    quote = book.quote(traded)
+    if quote is None or why_unusable(quote, max_age_s, mono_s) is not None:
+        return None
+    return Decimal(repr(quote.ask if action == "BUY" else quote.bid))
 
 
 def own_price(intent: Intent) -> Decimal | None:

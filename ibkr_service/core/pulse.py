@@ -3,7 +3,8 @@
 A liquid stock ticks every second, an option far out of the money once an hour; one limit for both would miss the first
 or ask for the second all night. So each stream is held against its own pace: it is *steady* when it has told something
 in several looks, and *silent* when it has told nothing for much longer than it usually does, and never before a limit
-that the settings state. A stream whose pace would need far more than that limit is not judged at all.
+that the settings state. The silence of one that is slow, or of which little is known yet, says nothing of its farm; but
+it may have been forgotten as well, so it is asked for anew after a long while, more and more seldom.
 
 While nothing is to be expected (the market is closed or halted, the line is down, the broker has refused it) it rests:
 its age does not grow.
@@ -17,7 +18,7 @@ from collections.abc import Hashable
 BEATS_MIN = 6  # looks in which it told something before anything is concluded from its silence
 FACTOR = 4.0  # its longest usual pause times this is no silence yet
 DECAY = 0.95  # of the longest pause, with each beat: a lull of an hour ago says little
-REACH = 5.0  # times the stated limit: a stream that would need more is not judged
+REACH = 5.0  # times the stated limit: the silence of a stream that would need more says nothing of its farm
 PATIENCE_MAX = 8
 PATIENCE_BEATS = 60  # beats after which it is trusted twice as much again
 PROOF_BEATS = 3  # the first answer to a new request may come from a cache; so many beats are a stream that flows
@@ -84,21 +85,24 @@ class Pulse:
         """Whether it has told something just now."""
         return now_s - self.told_s <= LIVING_S
 
-    @property
-    def is_steady(self) -> bool:
-        """Whether its silence would say anything."""
-        return self.beats >= BEATS_MIN
+    def has_pace(self, stated_s: float) -> bool:
+        """Whether it is known to be so lively that its silence says something.
+
+        Args:
+            stated_s: as in `limit_s`.
+        """
+        return self.beats >= BEATS_MIN and FACTOR * self.usual_s <= REACH * stated_s
 
     def limit_s(self, stated_s: float) -> float | None:
-        """For how long it may tell nothing; None: its pace is too slow to say.
+        """For how long it may tell nothing; None: it never has told anything.
 
         Args:
             stated_s: the limit of the settings, for a stream that is never quiet for long.
         """
-        pace_s = FACTOR * self.usual_s
-        if not self.is_steady or pace_s > REACH * stated_s:
+        if not self.beats:
             return None
-        return max(stated_s, pace_s) * self.patience
+        least_s = stated_s if self.has_pace(stated_s) else REACH * stated_s
+        return max(least_s, FACTOR * self.usual_s) * self.patience
 
     def age_s(self, now_s: float) -> float:
         """For how long it has told nothing."""

@@ -112,7 +112,8 @@ def open_orders(asked: Asked) -> Refused | None:
         return None
     traded, action = asked.intent.instrument, asked.intent.action
     working = asked.book.working.count(asked.account, traded, action)
-    working += sum(1 for one in asked.beside if (one.instrument, one.action) == (traded, action))
+    if asked.beside:
+        working += sum(1 for one in asked.beside if (one.instrument, one.action) == (traded, action))
     for other in asked.book.foreign_orders.values():
         if other.account == asked.account and other.action == action:
             # A combination of others may be this one: its legs have numbers only.

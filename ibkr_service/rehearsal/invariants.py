@@ -156,6 +156,7 @@ class Watch:
         self.read_twice = 0  # executions, by a strategy in one life of it
         self.ends: int | None = None  # the exit code with which the service has to end by itself
         self.counts_lines = True  # all lines are of strategies that only watch
+        self.forgets = False  # the gateway forgets subscriptions without a word
         self._surplus_beats = 0
         self._machine: Machine | None = None
         self._journal: sqlite3.Connection | None = None
@@ -323,6 +324,14 @@ class Watch:
         match event:
             case ev.CancelRequested():
                 self.cancels_wanted.setdefault(event.ref, self.machine.loop.time())
+            case ev.ServiceStarted() if self.machine.lives - 1 in self.disk_failed_in:
+                # Of a wish that only memory held nobody knows any more; what the journal has is still wanted.
+                orders = self.machine.app.book.orders
+                self.cancels_wanted = {
+                    ref: at_s
+                    for ref, at_s in self.cancels_wanted.items()
+                    if ref in orders and orders[ref].cancel_wanted
+                }
             case ev.Fill():
                 now_s, life = self.machine.loop.time(), self.machine.lives
                 self.fills_recorded.append(Recorded(now_s, life, event.exec_id, event.ref, len(self.readers)))
@@ -400,6 +409,12 @@ class Watch:
         """What the strategies of this life watch."""
         life = self.machine.lives
         return list(dict.fromkeys(i for reader in self.readers if reader.life == life for i in reader.watched))
+
+    def may_be_forgotten(self, instrument: AnyInstrument) -> bool:
+        """Whether the gateway may have forgotten its subscription while nobody can notice: its market is closed."""
+        hours = self.machine.app.session.hours(instrument)
+        now = self.machine.app.clock.now()
+        return self.forgets and hours is not None and hours.is_open(now, outside_rth=False) is False
 
     def lines_open(self) -> int:
         """How many market-data lines the gateway serves."""

@@ -27,25 +27,31 @@ def test_a_lively_stream_has_the_stated_limit():
         assert pulse.age_s(now_s + 61) == 61
 
 
-def test_a_slower_stream_has_more_and_a_slow_one_is_not_judged():
+def test_a_slower_stream_has_more_and_the_silence_of_a_slow_one_says_little():
     """An option that is quoted every five minutes says nothing by a pause of ten."""
     pulse, _ = beating(30.0)
-    assert pulse.limit_s(STATED_S) == FACTOR * 30
-    pulse, _ = beating(REACH * STATED_S / FACTOR + 1)
-    assert pulse.limit_s(STATED_S) is None
+    assert (pulse.has_pace(STATED_S), pulse.limit_s(STATED_S)) == (True, FACTOR * 30)
+    slow_s = REACH * STATED_S / FACTOR + 1
+    pulse, _ = beating(slow_s)
+    assert (pulse.has_pace(STATED_S), pulse.limit_s(STATED_S)) == (False, FACTOR * slow_s)
 
 
-def test_a_stream_of_which_little_is_known_is_not_judged():
-    """It may have ticked once, at the subscription, and never again."""
-    pulse, _ = beating(1.0, BEATS_MIN - 1)
-    assert pulse.limit_s(STATED_S) is None
+def test_a_stream_of_which_little_is_known_has_long():
+    """It may have ticked once, at the subscription, and never again; or it was forgotten in its first minute."""
+    assert Pulse(None, 0.0).limit_s(STATED_S) is None
+    for beats in range(1, BEATS_MIN):
+        pulse, now_s = beating(1.0, beats)
+        assert (pulse.has_pace(STATED_S), pulse.limit_s(STATED_S)) == (False, REACH * STATED_S)
+    pulse.ask()
+    pulse.take("from the cache", now_s + 300)
+    assert pulse.limit_s(STATED_S) == 2 * REACH * STATED_S, "each time in vain, it is asked for more seldom"
 
 
 def test_a_lull_is_forgotten():
     """A pause of an hour ago does not blind for ever."""
     pulse, now_s = beating(5.0)
     pulse.take("after a lull", now_s + 200)
-    assert pulse.limit_s(STATED_S) is None
+    assert pulse.limit_s(STATED_S) == FACTOR * 200
     for beat in range(60):
         pulse.take(beat, now_s + 205 + 5 * beat)
     assert pulse.limit_s(STATED_S) == STATED_S
@@ -111,6 +117,8 @@ def test_whatever_it_lives_through_its_limit_is_never_below_the_stated_one(lived
             case _:
                 pulse.excuse(seconds)
         limit_s = pulse.limit_s(STATED_S)
-        assert limit_s is None or STATED_S <= limit_s <= REACH * STATED_S * PATIENCE_MAX
+        slowest_s = max(REACH * STATED_S, FACTOR * pulse.usual_s)
+        assert limit_s is None or STATED_S <= limit_s <= slowest_s * PATIENCE_MAX
         assert 0 <= pulse.age_s(now_s) <= now_s
-        assert limit_s is None or pulse.beats >= BEATS_MIN
+        assert (limit_s is None) == (pulse.beats == 0)
+        assert limit_s is None or pulse.has_pace(STATED_S) or limit_s >= REACH * STATED_S

@@ -100,7 +100,7 @@ def forget_one_resubscription(patch):
 def send_before_journalling(patch):
     def later(hub, event, act):
         try:
-            return act()
+            return act(event)
         finally:
             hub._journal.append_ahead(event)
             hub.book.apply(event)
@@ -241,8 +241,16 @@ def never_look_again(patch):
 
 def cancel_what_is_not_shown(patch):
     """The answer to such a cancel is a doubt, a doubt is a look, and after a look the cancel is sent again."""
-    plain = App._send_wanted_cancels
-    patch.setattr(App, "_send_wanted_cancels", lambda app, **_among: plain(app))
+    plain = App._observe
+
+    def observe(app, event):
+        plain(app, event)
+        if isinstance(event, ev.Snapshot):
+            for order in app.book.alive_orders():
+                if order.cancel_wanted:
+                    app.session.cancel_still(order)
+
+    patch.setattr(App, "_observe", observe)
 
 
 def ask_for_each_line_many_times(patch):
