@@ -25,6 +25,7 @@ from ibkr_service.core.instrument import Forex, Stock
 from ibkr_service.core.ladder import COMMANDS
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import Intent
+from ibkr_service.core.pulse import REACH
 from ibkr_service.core.restartwindow import RestartWindow
 from ibkr_service.operations import Operations
 from ibkr_service.sim import GatewayConfig
@@ -162,6 +163,22 @@ async def test_one_silent_line_is_asked_for_anew_when_the_rest_of_its_farm_ticks
         assert {gap.instrument for gap in world.of(ev.Gap)} == {AAPL}
 
     await play(tmp_path, scenario, watch=(AAPL, MSFT, IBM))
+
+
+async def test_what_is_forgotten_in_its_first_minute_is_asked_for_anew(tmp_path):
+    """Its pace is not known, so it has longer, and nothing above a new request is done for it."""
+
+    async def scenario(world, holder):
+        holder.desk.watch(IBM)
+        await world.until(lambda: flows(holder, IBM), 20)
+        close_lines(world, "IBM")
+        await soon(world, lambda: [gap for gap in world.of(ev.Gap) if gap.instrument == IBM], REACH * LIMIT_S + 60)
+        await soon(world, lambda: flows(holder, IBM), 60)
+        await asyncio.sleep(STREAMS_MAX_S)
+        assert rungs(world) == ["probe", "resubscribe one"]
+        assert {gap.instrument for gap in world.of(ev.Gap)} == {IBM}
+
+    await play(tmp_path, scenario)
 
 
 async def test_after_1102_what_does_not_come_back_is_asked_for_anew(tmp_path):

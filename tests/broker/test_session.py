@@ -802,6 +802,42 @@ async def test_a_cancel_wanted_while_away_is_sent_first(world, holder, away):
     assert (cancelled_s - ready_s).total_seconds() < 1
 
 
+async def test_a_wanted_cancel_leaves_as_soon_as_its_order_is_shown(world, holder):
+    """The rest of the look may take long: the order is gone before the link is READY, and was asked for once."""
+    ref = holder.desk.submit(buy())
+    await world.until(lambda: state(world, ref) is OrderState.WORKING)
+    await asyncio.sleep(1)
+    world.faults.refuse()
+    world.faults.drop()
+    await world.until(lambda: world.app.book.link is Link.DOWN, 5)
+    holder.desk.cancel(ref)
+    world.faults.ignore("executions", times=1)
+    await world.faults.accept()
+    await world.until(lambda: state(world, ref) is OrderState.CANCELLED, 60)
+    assert world.app.book.link is Link.SYNCING
+    await world.until_ready(60)
+    await asyncio.sleep(30)
+    assert {error.code for error in world.of(ev.OrderErrored)} == {399, 202}, "a second one would be answered by 10148"
+
+
+async def test_a_status_tells_of_an_order_that_is_not_shown(world, holder):
+    """Its acknowledgement was lost, and so is each openOrder from then on: it is not called absent."""
+    world.faults.lose("openOrder")
+    world.faults.lose("orderStatus")
+    ref = holder.desk.submit(buy(), key="k")
+    await asyncio.sleep(0.1)
+    world.faults.heal()
+    world.faults.lose("openOrder")
+    await reconnected_after_drop(world)
+    await asyncio.sleep(300)
+    assert OrderState.ABSENT not in [change.after for change in world.of(ev.OrderChanged)]
+    assert holder.desk.submit(buy(), key="k") == ref
+    world.faults.heal()
+    await asyncio.sleep(30)
+    assert state(world, ref) is OrderState.WORKING
+    assert refs_at_gateway(world) == [ref]
+
+
 async def test_a_cancel_that_got_lost_is_sent_again(world, holder):
     """A cancel is desired state: while the broker shows the order as open, it is asked for."""
     ref = holder.desk.submit(buy())

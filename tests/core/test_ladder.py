@@ -28,8 +28,8 @@ ALL = frozenset(COMMANDS)
 LOOK_S = 5.0
 
 
-def silent(name, farm="usfarm", *, is_expected=True, was_asked=False):
-    return Silent(name, name, farm, 61.0, is_expected, was_asked)
+def silent(name, farm="usfarm", *, is_expected=True, was_asked=False, has_pace=True):
+    return Silent(name, name, farm, 61.0, is_expected, was_asked, has_pace)
 
 
 A, B, EUR = silent("A"), silent("B"), silent("EUR.USD", "cashfarm")
@@ -60,6 +60,16 @@ def test_a_dead_farm_climbs_rung_by_rung_and_then_rests():
     assert [step.streams for _, step in steps[:3]] == [(), (A,), (A, B)]
     for (sooner_s, step), (later_s, _) in pairwise(steps):
         assert later_s - sooner_s >= WAIT_S[step.rung]
+
+
+def test_what_may_only_be_quiet_is_asked_for_anew_and_no_more():
+    """One first, then all; nothing is said to be untrue meanwhile. What does not even answer that is dead."""
+    quiet = silent("far option", has_pace=False)
+    steps = climb(Ladder(ALL), Scene((quiet,)), 200)
+    assert rungs(steps) == ["probe", "resubscribe one", "resubscribe farm"]
+    assert [step.doubted for _, step in steps] == [(), (), ()]
+    vain = silent("far option", has_pace=False, was_asked=True)
+    assert "new session" in rungs(climb(Ladder(ALL), Scene((vain,)), 200))
 
 
 def test_without_a_controller_the_new_session_is_the_last_rung():
@@ -150,6 +160,7 @@ streams = st.builds(
     st.sampled_from(["usfarm", "cashfarm"]),
     is_expected=st.booleans(),
     was_asked=st.booleans(),
+    has_pace=st.booleans(),
 )
 scenes = st.builds(
     Scene,
@@ -181,7 +192,7 @@ def check_step(step, before, scene):
     assert step.command is None or step.command in FOR_DATA
     assert all(one.is_expected for one in step.streams)
     if step.rung in {Rung.NEW_SESSION, Rung.CONTROLLER, Rung.REST}:
-        assert any(one.is_expected and one.farm not in scene.living for one in scene.silent)
+        assert any(one.is_expected and one.is_telling and one.farm not in scene.living for one in scene.silent)
         assert not scene.is_announced
     if step.rung in RUNGS and before in RUNGS and step.rung is not Rung.CONTROLLER:
         assert RUNGS.index(step.rung) > RUNGS.index(before)
