@@ -42,6 +42,7 @@ from ibkr_service.wire import Watching, Wire
 log = structlog.get_logger("ibkr_service.desk")
 
 What = TypeVarTuple("What")
+_KEY = frozenset({str, type(None)})
 PREVIEW_TIMEOUT_S = 5.0  # TWS answers in well under a second, or never (IB-FACTS 4.5)
 
 
@@ -81,6 +82,7 @@ class Desk(View):
         self._refs = refs
         self._no_orders_because: str | None = None
         self._automatic_keys = 0
+        self._named: tuple[str, str] | None = None  # key and reference of the next order that has none of its own
         self._finished: dict[str, list[asyncio.Future[Order]]] = {}
 
     # --- orders ------------------------------------------------------------------------------------------------------
@@ -118,20 +120,25 @@ class Desk(View):
     def unique_key(self) -> str:
         """A key that nobody has used: for wishes that need no name beyond this run."""
         self._automatic_keys += 1
-        return self._automatic_key(self._automatic_keys)
+        return f"#{self._refs.run_id}.{self._automatic_keys}"
 
-    def _automatic_key(self, number: int) -> str:
-        return f"#{self._refs.run_id}.{number}"
+    def _name(self) -> tuple[str, str]:
+        """A key that nobody has used, and a reference for it."""
+        key = self.unique_key()
+        return key, self._refs.next(self.name, key)
 
     def _submit(self, intent: Intent, key: str | None, known_loss: Money | None) -> str:
-        self._check_open()
+        if self._closed_because is not None:
+            raise DeskClosed(self._closed_because)
         if self._no_orders_because is not None:
             raise Refused("shutdown", "no new orders", self._no_orders_because)
-        _check_arguments(intent, key)
+        if type(intent) is not Intent or type(key) not in _KEY:
+            _check_arguments(intent, key)
         if key is None:
-            key = self.unique_key()
+            self._named = self._named or self._name()
+            key, ref = self._named
         else:
-            known = self._known(intent, key)
+            known, ref = self._known(intent, key), ""
             if known is not None:
                 return known
         wish, intent = intent, self._fitted(intent)
@@ -149,12 +156,14 @@ class Desk(View):
         )
         if refusal is not None:
             raise self._told(refusal)
-        default_account = self._wire.check_can_place()  # before the journal: a key is not spent on what cannot leave
-        account = intent.account or default_account
+        # Before the journal: a key is not spent on what cannot leave.
+        account, order_id, session = self._wire.reserve(intent.account)
         if account not in self.book.accounts:
             raise Refused("account", "one of this login's", "another")
-        ref = self._refs.next(self.name, key)
-        order_id, session = self._wire.next_order_id()
+        if ref:
+            self._named = None
+        else:
+            ref = self._refs.next(self.name, key)
         decision = ev.OrderSubmitted(
             at=now,
             session=session,
@@ -167,7 +176,7 @@ class Desk(View):
             order_id=order_id,
         )
         self._send(ref, self._hub.carry_out, decision, self._wire.place)
-        digest(self.name, self._automatic_key(self._automatic_keys + 1))  # the order is on its way: ready for the next
+        self._named = self._named or self._name()  # now that this one is on its way
         return ref
 
     def submit_bracket(self, bracket: Bracket, *, key: str | None = None) -> BracketRefs:
@@ -246,13 +255,12 @@ class Desk(View):
         )
         if refusal is not None:
             raise self._told(refusal)
-        default_account = self._wire.check_can_place(len(intents))
+        self._wire.check_can_place(len(intents))
         facts: list[ev.OrderSubmitted] = []
         for wish, intent, key in zip(wishes, fitted_ones, keys, strict=True):
-            account = intent.account or default_account
+            account, order_id, session = self._wire.reserve(intent.account)
             if account not in self.book.accounts:
                 raise Refused("account", "one of this login's", "another")
-            order_id, session = self._wire.next_order_id()
             facts.append(
                 ev.OrderSubmitted(
                     at=now,

@@ -30,12 +30,12 @@ class Wire(Protocol):
     What is synchronous acts at once or not at all.
     """
 
-    def check_can_place(self, count: int = 1) -> str:
-        """The account that so many orders would name; raises `NotReady` or `Paced` if they cannot leave now."""
+    def check_can_place(self, count: int) -> None:
+        """Raises `NotReady` or `Paced` if so many orders cannot leave now."""
         ...
 
-    def next_order_id(self) -> tuple[int, int]:
-        """The id that the next order leaves with, and the connection's number."""
+    def reserve(self, account: str) -> tuple[str, int, int]:
+        """Account (empty: the default), order id and connection of the next order; raises as `check_can_place`."""
         ...
 
     def place(self, order: Order | ev.OrderSubmitted) -> tuple[int, int]:

@@ -58,21 +58,21 @@ class Wire:
         self.cancelled = []
         self.modified = []
         self.grid = None  # the increments that are known
-        self.refuses = None  # what check_can_place raises
+        self.refuses = None  # what check_can_place and reserve raise
         self.fails = None  # what place raises: the line went between the check and the act
         self.rows_when_placed = []
         self._journal = journal
 
-    def check_can_place(self):
-        """The account, or the refusal."""
+    def check_can_place(self, count):
+        """Or the refusal."""
         if self.refuses is not None:
             raise self.refuses
-        return "DU1"
 
-    def next_order_id(self):
-        """One more than the last."""
+    def reserve(self, account):
+        """An id that is one more than the last, or the refusal."""
+        self.check_can_place(1)
         self.ids += 1
-        return self.ids, 1
+        return account or "DU1", self.ids, 1
 
     def place(self, order):
         """Remember it, and how much was journalled by then."""
@@ -103,7 +103,7 @@ class Wire:
 
     def check_can_modify(self, order):
         """As for a new order."""
-        self.check_can_place()
+        self.check_can_place(1)
 
     def modify(self, order, intent):
         """Remember it, and how much was journalled by then."""

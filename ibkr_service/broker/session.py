@@ -40,6 +40,7 @@ from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core.backoff import delays
 from ibkr_service.core.book import Book
+from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import (
     GatewayError,
     NobodyListens,
@@ -409,25 +410,32 @@ class Session(Questions):
 
     # --- the wire of the desks ---------------------------------------------------------------------------------------
 
-    def check_can_place(self, count: int = 1) -> str:
-        """Whether so many new orders could leave at this very moment; returns the account that they would name.
+    def check_can_place(self, count: int) -> None:
+        """Whether so many new orders could leave at this very moment.
+
+        Raises:
+            NotReady: the line is not verified. Paced: no sending allowance.
+        """
+        if self._live().ib.client.pacer.room_for_orders() < count:
+            raise self._paced()
+
+    def _paced(self) -> Paced:
+        return Paced(f"the allowance of {self.config.max_rate_per_s} messages a second is used up; try again")
+
+    def reserve(self, account: str) -> tuple[str, int, int]:
+        """What an order names that could leave at this very moment: account, order id, the connection's number.
+
+        Args:
+            account: which; empty for the one that the settings chose. The id is used by no order before or after.
 
         Raises:
             NotReady: the line is not verified. Paced: no sending allowance.
         """
         connection = self._live()
-        if connection.ib.client.pacer.room_for_orders() < count:
-            raise Paced(f"the allowance of {self.config.max_rate_per_s} messages a second is used up; try again")
-        return connection.account
-
-    def next_order_id(self) -> tuple[int, int]:
-        """The id that the next order leaves with, and the connection's number; used by no order before.
-
-        Raises:
-            NotReady: the line is not verified.
-        """
-        connection = self._live()
-        return connection.ib.client.getReqId(), connection.number
+        client = connection.ib.client
+        if client.pacer.room_for_orders() < 1:
+            raise self._paced()
+        return account or connection.account, client.getReqId(), connection.number
 
     def place(self, order: Order | ev.OrderSubmitted) -> tuple[int, int]:
         """Hand a journalled order to the socket, with the id that it was given; returns that and the connection.
@@ -440,7 +448,8 @@ class Session(Questions):
         order_id = order.order_id
         if order.session != connection.number:
             raise NotReady(f"{order.ref} was to leave over connection {order.session}, which is gone")
-        instrument = self._sent_as(order.intent.instrument)
+        traded = order.intent.instrument
+        instrument = self._sent_as(traded) if isinstance(traded, Spread) else traded
         con_id = self._con_ids.get(instrument, 0)
         # Straight to the pacer: the library's own trade book would add nothing but log texts and false states.
         write = connection.order_wire.message
@@ -482,7 +491,7 @@ class Session(Questions):
             NotReady: the line is not verified, or the order's id is not known on this connection. Paced: no sending
             allowance.
         """
-        self.check_can_place()
+        self.check_can_place(1)
         connection = self._live()
         if order.session != connection.number or order.order_id <= 0:
             raise NotReady(f"{order.ref} cannot be changed: the broker has not shown it on this connection")

@@ -9,7 +9,6 @@ become a second one.
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
 from typing import NamedTuple
 
 PREFIX = "ibs"
@@ -28,12 +27,8 @@ class Ref(NamedTuple):
         return f"{PREFIX}.{self.run_id}.{self.number}.{self.strategy}.{self.digest}"
 
 
-@lru_cache(maxsize=256)
 def digest(strategy: str, key: str) -> str:
-    """Eight hex digits that tell keys apart where the key itself may not fit.
-
-    Remembered, so that who knows the next key can have it found before it is needed.
-    """
+    """Eight hex digits that tell keys apart where the key itself may not fit."""
     return hashlib.blake2s(f"{strategy}\0{key}".encode(errors="surrogatepass"), digest_size=4).hexdigest()
 
 

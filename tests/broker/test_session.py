@@ -186,7 +186,7 @@ async def test_no_order_leaves_before_everything_is_verified(config, holder):
         with pytest.raises(Refused, match="SYNCING"):
             holder.desk.submit(buy())
         with pytest.raises(NotReady, match="SYNCING"):
-            world.app.session.check_can_place()
+            world.app.session.check_can_place(1)
         assert refs_at_gateway(world) == []
 
 
