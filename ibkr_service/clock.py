@@ -23,7 +23,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock."""
 
-    now = staticmethod(partial(datetime.now, UTC))  # noqa: TID251 - this is the seam; asked for every tick and order
+    now = staticmethod(partial(datetime.now, UTC))  # noqa: TID251 - this is the seam
+    """The current time in UTC. A partial, since it is asked for every tick and every order."""
 
 
 class LoopClock:

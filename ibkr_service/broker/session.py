@@ -196,8 +196,10 @@ class Session(Questions):
         ib.TimezoneTWS = config.timezone_tws
         connection = Connection(ib, number, clock=self._clock, put=self._put, lines=self.lines)
         connection.intake.client_id = config.client_id
-        # No id was given twice, so a status tells which order it is about, though this connection has not shown it.
-        connection.intake.refs |= {order.order_id: order.ref for order in self._book.alive_orders() if order.order_id}
+        if self._book.client_id == config.client_id:
+            # No id was given twice, so a status tells which order it is about, though this connection has not shown it.
+            known = {order.order_id: order.ref for order in self._book.alive_orders() if order.order_id}
+            connection.intake.refs.update(known)
         opened = False
         try:
             await ib.connectAsync(config.host, config.port, config.client_id, config.connect_timeout_s, patience)
