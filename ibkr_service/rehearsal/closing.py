@@ -190,8 +190,13 @@ def _fills(watch: Watch, facts: _Facts) -> Iterator[tuple[str, str]]:
             yield "fills", f"execution {exec_id} is {facts.fill_of[exec_id]}, at the gateway {execution}"
     reportable = {e.exec_id for e in gateway.exchange.executions_today()}
     for exec_id, execution in theirs.items():
-        if exec_id not in facts.fills and exec_id in reportable and execution.order.ticket.order_ref.startswith(OURS):
-            yield "fills", f"execution {exec_id} of {execution.order.ticket.order_ref} was never told"
+        ref = execution.order.ticket.order_ref
+        if exec_id in facts.fills or exec_id not in reportable or not ref.startswith(OURS):
+            continue
+        order = watch.machine.app.book.orders.get(ref)
+        if execution.contract is None and order is not None and order.state is OrderState.FILLED:
+            continue  # the whole of a combination, whose legs have said it all: the next periodic look has time
+        yield "fills", f"execution {exec_id} of {ref} was never told"
     yield from _readings(watch)
 
 

@@ -102,7 +102,10 @@ class Reporter:
         if is_whole or misfortunes.combo_reports == "legs only":
             tell()
             return
-        legs = sum(1 for one in self._gateway.exchange.executions if one.exec_id in misfortunes.hidden_executions)
+        hidden = misfortunes.hidden_executions
+        legs = sum(
+            one.exec_id in hidden for one in self._gateway.exchange.executions if one.order is execution.order
+        )  # each combination's for itself
         misfortunes.hidden_executions.add(execution.exec_id)
         self._gateway.clock.call_later(misfortunes.legs_late_s * (legs + 1), tell)
 
