@@ -546,7 +546,10 @@ class App:
         for fact in self.incidents.apply(event) if self.incidents is not None else ():
             self.hub.record(fact)
         if isinstance(event, ev.LinkChanged):
-            (self.ready.set if event.after is Link.READY else self.ready.clear)()
+            if event.after is Link.READY:
+                self.ready.set()
+            else:
+                self.ready.clear()
             self._send_wanted_cancels([order.ref for order in self.book.alive_orders()])
         elif isinstance(event, ev.SessionOpened):
             if self.config.session.mode != "simulated":  # each simulated gateway has accounts of the same names

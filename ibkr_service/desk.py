@@ -42,7 +42,7 @@ from ibkr_service.wire import Watching, Wire
 log = structlog.get_logger("ibkr_service.desk")
 
 What = TypeVarTuple("What")
-_KEY = frozenset({str, type(None)})
+_KEY_TYPES = frozenset({str, type(None)})
 PREVIEW_TIMEOUT_S = 5.0  # TWS answers in well under a second, or never (IB-FACTS 4.5)
 
 
@@ -132,7 +132,7 @@ class Desk(View):
             raise DeskClosed(self._closed_because)
         if self._no_orders_because is not None:
             raise Refused("shutdown", "no new orders", self._no_orders_because)
-        if type(intent) is not Intent or type(key) not in _KEY:
+        if type(intent) is not Intent or type(key) not in _KEY_TYPES:
             _check_arguments(intent, key)
         if key is None:
             self._named = self._named or self._name()

@@ -316,7 +316,6 @@ class Client(LibraryClient):
         self._ids: dict[bytes, int] = {}
         self._price_tick, self._size_tick = wrapper.priceSizeTick, wrapper.tickSize
         self._data: bytes | bytearray
-        self._reqIdSeq: int
         super().__init__(wrapper)
         self.decoder = Decoder(wrapper, 0)
         take = self._onSocketHasData
@@ -330,13 +329,6 @@ class Client(LibraryClient):
         self._missing = 0
 
     # --- outbound ----------------------------------------------------------------------------------------------------
-
-    def getReqId(self) -> int:
-        if not self._apiReady:
-            raise ConnectionError("Not connected")
-        number: int = self._reqIdSeq
-        self._reqIdSeq = number + 1
-        return number
 
     def sendMsg(self, msg: str) -> None:
         if self._written is not None:

@@ -106,10 +106,7 @@ class Pacer:
     def _room(self, now_s: float) -> int:
         if (self._queue and self._queue[0][0] <= HEARTBEAT) or now_s < self._silent_until_s:
             return 0
-        sent = self._sent
-        while sent and now_s >= sent[0] + WINDOW_S:  # as `_in_window`, without a call on an order's way
-            sent.popleft()
-        return self.rate_per_s - len(sent)
+        return self.rate_per_s - self._in_window(now_s)
 
     def send(self, message: str) -> None:
         """Send now or as soon as the limits allow.

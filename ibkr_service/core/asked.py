@@ -111,7 +111,7 @@ class Asked:
     def price(self) -> Decimal | None:
         """What it is priced at, by its own terms or the quote; None: nobody knows."""
         intent = self.intent
-        price = intent.limit_price if intent.is_plain else own_price(intent)
+        price = own_price(intent)
         if price is not None:
             return price
         return market_price(intent.instrument, self.book, intent.action, self.limits.max_quote_age_s, self.mono_s)

@@ -216,6 +216,8 @@ class Book(msgspec.Struct, eq=False, weakref=True):
 
     def only_reducing(self, account: str) -> str | None:
         """Why only orders that reduce a position may leave now; None: all may."""
+        if self.operator.said is None and account not in self.quarantines:
+            return None
         quarantine = self.quarantines.get(account)
         whys = (
             self.operator.why_only_reducing,  # holds for all of them

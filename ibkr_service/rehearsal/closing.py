@@ -40,6 +40,9 @@ def differences(watch: Watch) -> Iterator[tuple[str, str]]:
         return
     yield from _positions(watch)
     yield from _orders(watch)
+    for execution in _reportable(watch):
+        if machine.app.book.fill_by_exec_id(execution.exec_id) is None:
+            yield "fills", f"execution {execution.exec_id} of {execution.order.ticket.order_ref} is not known"
     yield from _quotes(watch)
     yield from _lines(watch)
     if machine.app.incidents is not None and (under_way := machine.app.incidents.open) is not None:
@@ -188,16 +191,17 @@ def _fills(watch: Watch, facts: _Facts) -> Iterator[tuple[str, str]]:
             yield "fills", f"execution {exec_id} is in the journal, and not at the gateway"
         elif not _same(facts.fill_of[exec_id], execution):
             yield "fills", f"execution {exec_id} is {facts.fill_of[exec_id]}, at the gateway {execution}"
-    reportable = {e.exec_id for e in gateway.exchange.executions_today()}
-    for exec_id, execution in theirs.items():
-        ref = execution.order.ticket.order_ref
-        if exec_id in facts.fills or exec_id not in reportable or not ref.startswith(OURS):
-            continue
-        order = watch.machine.app.book.orders.get(ref)
-        if execution.contract is None and order is not None and order.state is OrderState.FILLED:
-            continue  # the whole of a combination, whose legs have said it all: the next periodic look has time
-        yield "fills", f"execution {exec_id} of {ref} was never told"
+    for execution in _reportable(watch):
+        if execution.exec_id not in facts.fills:
+            yield "fills", f"execution {execution.exec_id} of {execution.order.ticket.order_ref} was never told"
     yield from _readings(watch)
+
+
+def _reportable(watch: Watch) -> list[Execution]:
+    """Executions of the service's orders that the gateway still tells to who asks: those of today."""
+    gateway = watch.machine.gateway
+    today = {e.exec_id for e in gateway.exchange.executions_today()}
+    return [e for e in gateway.executions if e.exec_id in today and e.order.ticket.order_ref.startswith(OURS)]
 
 
 def _incidents(facts: _Facts) -> Iterator[tuple[str, str]]:

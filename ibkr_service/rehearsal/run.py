@@ -50,7 +50,7 @@ from ibkr_service.supervisor import StrategySpec
 READY_WITHIN_S = 300.0
 AGREE_WITHIN_S = 900.0
 POLL_S = 1.0
-ORDERS_MIN = 15  # of a random rehearsal; with fewer it has shown little
+ORDERS_MIN = 20
 IN_MEMORY, ROOM_BYTES = Path("/dev/shm"), 64 << 20  # noqa: S108 - a new folder within it
 GREEKS_EVERY, PROFITS_EVERY = 4, 12  # quotes of an instrument; no invariant watches these
 
