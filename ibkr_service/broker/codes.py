@@ -74,6 +74,7 @@ SUBSCRIPTION_NOTICES: frozenset[int] = frozenset({10090, 10167})
 SUBSCRIPTION_FAILURES -= SUBSCRIPTION_NOTICES
 
 RATE_EXCEEDED = 100
+NO_SUCH_REQUEST = 300  # to a cancel: the gateway has no such subscription
 COMPETING_SESSION = 10197
 HISTORY_REFUSED, HISTORY_BUSY = 162, 322  # what is meant by them is in their words only
 BOOK_RESET = 317  # the order book begins anew

@@ -28,6 +28,7 @@ from ibkr_service.mailbox import Stream
 RETRY_S = 60.0  # a refused line is asked for again: permissions, farms and competing sessions come and go
 FIRST_TICK_S = 15.0  # a line that stays silent this long in the session is asked for anew
 LINES_MAX = 100  # what IB grants a plain account
+PROVE_S = 5.0  # … or this long, after the gateway was found to forget what it was asked for
 LOOK_S = 5.0  # how often who waits is compared with who has a line
 TOO_MANY_LINES = 101
 
@@ -214,6 +215,10 @@ class Lines:
         chosen = self._choose(hungry, now_s) if hungry else []
         # Last: one that had to yield is not asked for again.
         silent = [line for line in self._lines.values() if line.state is LineState.REQUESTED and now_s >= line.due_s]
+        for line in silent:
+            if line.flowing and not line.had:  # `_unknown` put it to the proof
+                heard = line.tick.at if line.tick is not None else None
+                self._break_off(line, "the gateway forgets what it was asked for, and this one was silent, too", heard)
         return _asking(chosen + silent)
 
     def _choose(self, hungry: list[Line], now_s: float) -> list[Line]:
@@ -385,10 +390,26 @@ class Lines:
         self._wanted.set()
 
     def failed(self, request: int, code: int, text: str) -> None:
-        """The broker refuses the subscription that has this request id, if there is one."""
+        """The broker refuses the subscription that has this request id, if there is one, or has none to cancel."""
         line = self._by_request.get(request)
         if line is not None:
             self.refused(line, code, text, asyncio.get_running_loop().time())
+        elif code == codes.NO_SUCH_REQUEST:
+            self._unknown(request, asyncio.get_running_loop().time())
+
+    def _unknown(self, request: int, now_s: float) -> None:
+        """The gateway has no subscription of this request id.
+
+        If it is one that flowed, fell silent and was given up, the gateway forgets without a word. No other shows that:
+        what has told nothing since then must prove itself, soon, even where silence would be no wonder.
+        """
+        since_s = next((line.given_up_s for line in self._lines.values() if line.given_up == request), None)
+        if since_s is None:
+            return
+        for line in self._lines.values():
+            if line.state is LineState.LIVE and (line.tick is None or line.tick.mono_s < since_s):
+                line.state, line.due_s, line.tries = LineState.REQUESTED, now_s + PROVE_S, 1
+        self._wanted.set()
 
     def arrived(self, tickers: set[Any], now: datetime, now_s: float, others: int = ANYTHING) -> None:
         """Ticks came in: one `Tick` per subscribed ticker, in the order of the requests.
@@ -497,6 +518,8 @@ class Lines:
         """Give a line's subscription up for dead and request it again, at once; its watchers are told of the gap."""
         if self._lines.get(line.instrument) is not line or line.state not in {LineState.REQUESTED, LineState.LIVE}:
             return  # nobody wants it any more, it is about to be requested, or it was refused
+        if line.state is LineState.LIVE:
+            line.given_up, line.given_up_s = line.request, asyncio.get_running_loop().time()
         self._break_off(line, reason, since)
         self._to_cancel.append(self.release(line))
         line.state = LineState.WANTED  # its turn stays: it has not used what it had
@@ -560,7 +583,7 @@ class Lines:
                 (self._to_forget if line.state is LineState.LIVE else self._to_cancel).append(line.contract)
             line.state, line.contract, line.request, line.tries = LineState.WANTED, None, -1, 0
             line.ticker = line.tick = line.failure = None
-            line.waiting = False
+            line.waiting, line.given_up = False, -1
             line.had.clear()
         self._wanted.set()
 

@@ -114,8 +114,6 @@ def _quotes(watch: Watch) -> Iterator[tuple[str, str]]:
     now_s = machine.loop.time()
     for instrument in watch.wanted():
         quote = machine.app.book.quote(instrument)
-        if watch.may_be_forgotten(instrument):
-            continue
         if quote is None:
             yield "quotes", f"{instrument} has no quote"
         elif now_s - quote.mono_s > QUOTE_AGE_MAX_S:
@@ -128,8 +126,7 @@ def _lines(watch: Watch) -> Iterator[tuple[str, str]]:
     if count != 1:
         yield "lines", f"{count} connections are open"
     lines, wanted = watch.lines_open(), watch.wanted()
-    needed = sum(not watch.may_be_forgotten(instrument) for instrument in wanted)
-    if watch.counts_lines and not needed <= lines <= len(wanted):
+    if watch.counts_lines and lines != len(wanted):
         yield "lines", f"{lines} market-data lines are open, {len(wanted)} instruments are watched"
 
 

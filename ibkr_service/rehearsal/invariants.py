@@ -156,7 +156,6 @@ class Watch:
         self.read_twice = 0  # executions, by a strategy in one life of it
         self.ends: int | None = None  # the exit code with which the service has to end by itself
         self.counts_lines = True  # all lines are of strategies that only watch
-        self.forgets = False  # the gateway forgets subscriptions without a word
         self._surplus_beats = 0
         self._machine: Machine | None = None
         self._journal: sqlite3.Connection | None = None
@@ -409,12 +408,6 @@ class Watch:
         """What the strategies of this life watch."""
         life = self.machine.lives
         return list(dict.fromkeys(i for reader in self.readers if reader.life == life for i in reader.watched))
-
-    def may_be_forgotten(self, instrument: AnyInstrument) -> bool:
-        """Whether the gateway may have forgotten its subscription while nobody can notice: its market is closed."""
-        hours = self.machine.app.session.hours(instrument)
-        now = self.machine.app.clock.now()
-        return self.forgets and hours is not None and hours.is_open(now, outside_rth=False) is False
 
     def lines_open(self) -> int:
         """How many market-data lines the gateway serves."""

@@ -166,7 +166,6 @@ class _Rehearsal:
         others = bool(self._company.strategies) or self._asker is not None
         self.machine.has_figures = others  # the one that comes with us reads none
         watch.counts_lines = not others  # they may hold lines for chains and streams
-        watch.forgets = any((fault.kind, fault.choice) == ("silent", "forgotten") for fault in self._plan.faults)
         watch.begin(self.machine)
         path = self._folder / "journal.sqlite"
         figures = Figures()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ibkr_service.broker.line import TAKING, LineState, Rank
-from ibkr_service.broker.lines import FIRST_TICK_S, LOOK_S, RETRY_S, Lines
+from ibkr_service.broker.lines import FIRST_TICK_S, LOOK_S, PROVE_S, RETRY_S, Lines
 from ibkr_service.clock import LoopClock
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import BrokerRefused, DeskClosed, InvalidIntent, NotReady, RequestTimeout
@@ -417,6 +417,67 @@ async def test_what_stays_silent_after_the_farm_is_back_is_asked_for_anew(feed):
     await asyncio.sleep(FIRST_TICK_S)
     assert sorted(contract.localSymbol for contract in feed.request()) == ["AAPL", "MSFT"]
     assert len(feed.at_broker) == 3
+
+
+# --- a gateway that forgets ------------------------------------------------------------------------------------------
+
+
+async def test_an_unknown_request_that_had_flowed_puts_the_quiet_to_the_proof(feed):
+    """One ticks in time and goes on as if nothing had been; the other is asked for anew, and has a gap since then."""
+    feed.lines.watch(MSFT)
+    feed.request()
+    feed.tick(MSFT)
+    feed.told.clear()
+    await asyncio.sleep(60)
+    given_up = feed.line(EUR).request
+    feed.lines.ask_anew(feed.line(EUR), "silent", EPOCH)
+    feed.request()
+    feed.lines.failed(given_up, 300, "Can't find EId")
+    assert feed.having(LineState.LIVE) == set()
+    assert feed.kinds == ["Gap"]
+    feed.tick(EUR, MSFT)
+    await asyncio.sleep(PROVE_S)
+    assert [contract.localSymbol for contract in feed.request()] == ["AAPL"]
+    feed.tick(AAPL)
+    assert feed.about(MSFT) == ["Tick"]
+    assert feed.about(AAPL) == ["Gap", "Resumed", "Tick"]
+    (gap,) = [event for event in feed.told if isinstance(event, ev.Gap) and event.instrument == AAPL]
+    assert gap.since == EPOCH
+    assert feed.having(LineState.LIVE) == {EUR, AAPL, MSFT}
+
+
+async def test_what_has_ticked_since_is_not_put_to_the_proof(feed):
+    """A new request that was answered by then, too."""
+    given_up = feed.line(EUR).request
+    feed.lines.ask_anew(feed.line(EUR), "silent", EPOCH)
+    feed.request()
+    feed.tick(EUR, AAPL)
+    feed.lines.failed(given_up, 300, "Can't find EId")
+    assert feed.having(LineState.LIVE) == {EUR, AAPL}
+
+
+@pytest.mark.parametrize("how", ["never flowed", "told twice", "after a reset", "nobody's"])
+async def test_an_unknown_request_that_says_nothing_of_others(feed, how):
+    """No proof is asked for: the request may never have arrived, or is not of this connection."""
+    given_up = feed.line(EUR).request
+    if how == "never flowed":
+        feed.lines.data_kept(feed.now_s, FIRST_TICK_S)
+        feed.tick(AAPL)
+    if how != "nobody's":
+        feed.lines.ask_anew(feed.line(EUR), "silent", EPOCH)
+    await asyncio.sleep(1)
+    feed.request()
+    if how == "told twice":
+        feed.lines.failed(given_up, 300, "Can't find EId")
+        feed.tick(EUR, AAPL)
+        await asyncio.sleep(1)
+    if how == "after a reset":
+        feed.lines.reset()
+        feed.request()
+        feed.tick(EUR, AAPL)
+        await asyncio.sleep(1)
+    feed.lines.failed(given_up, 300, "Can't find EId")
+    assert AAPL in feed.having(LineState.LIVE)
 
 
 async def test_lost_data_leaves_nothing_at_the_broker_or_in_the_library(feed):

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from ibkr_service.broker import recovery
+from ibkr_service.broker.line import LineState
 from ibkr_service.control import Request
 from ibkr_service.controller import Controller
 from ibkr_service.core import events as ev
@@ -114,22 +115,54 @@ def close_lines(world, *symbols):
 
 
 async def test_lines_that_go_silent_are_noticed_within_the_limit_and_asked_for_anew(tmp_path):
-    """All of a farm at once, without a word: probe, one, the rest; no new session; one incident tells the steps."""
+    """All of a farm at once, without a word: that one is unknown to the gateway has the others prove themselves."""
 
     async def scenario(world, holder):
         close_lines(world)
         assert await soon(world, lambda: rungs(world), 200) <= NOTICED_S
         await soon(world, lambda: flows(holder, AAPL) and flows(holder, MSFT), 60)
         await asyncio.sleep(2 * STREAMS_MAX_S)
-        assert rungs(world) == ["probe", "resubscribe one", "resubscribe farm"]
+        assert rungs(world) == ["probe", "resubscribe one"]
         assert len(world.of(ev.SessionOpened)) == 1
         gaps = world.of(ev.Gap)
         assert {gap.instrument for gap in gaps} == {AAPL, MSFT}
         for gap in gaps:
             assert LIMIT_S <= (gap.at - gap.since).total_seconds() <= NOTICED_S + 25
         (over,) = world.of(ev.IncidentClosed)
-        assert over.steps == ("probe", "resubscribe one", "resubscribe farm")
+        assert over.steps == ("probe", "resubscribe one")
         assert over.silent == ()
+
+    await play(tmp_path, scenario)
+
+
+async def test_what_is_forgotten_over_a_closed_market_is_found_with_what_trades(tmp_path):
+    """A currency pair falls silent at night and is unknown to the gateway; no shares trade that could be missed."""
+
+    async def scenario(world, holder):
+        close_lines(world)
+        await soon(world, lambda: {gap.instrument for gap in world.of(ev.Gap)} == {EUR, AAPL}, NOTICED_S + 30)
+        await soon(world, lambda: flows(holder, EUR) and flows(holder, AAPL), 30)
+        assert {back.instrument for back in world.of(ev.Resumed)} == {EUR, AAPL}
+        (of_aapl,) = [gap for gap in world.of(ev.Gap) if gap.instrument == AAPL]
+        assert "forgets" in of_aapl.reason
+        assert of_aapl.since < of_aapl.at - timedelta(seconds=LIMIT_S)
+        await asyncio.sleep(STREAMS_MAX_S)
+        assert len(world.of(ev.Gap)) == 2
+        assert rungs(world) == ["probe", "resubscribe one"]
+
+    night = {"started_at": datetime(2026, 11, 24, 3, tzinfo=UTC)}
+    await play(tmp_path, scenario, watch=(EUR, AAPL), gateway=night)
+
+
+async def test_one_forgotten_line_costs_the_living_nothing(tmp_path):
+    """The others are put to the proof and tick: no gap is told of them, and none is asked for anew."""
+
+    async def scenario(world, _holder):
+        close_lines(world, "AAPL")
+        await soon(world, lambda: world.of(ev.Resumed), 600)
+        await asyncio.sleep(STREAMS_MAX_S)
+        assert {gap.instrument for gap in world.of(ev.Gap)} == {AAPL}
+        assert not [line for line in world.app.session.lines if line.state is not LineState.LIVE]
 
     await play(tmp_path, scenario)
 
