@@ -38,6 +38,7 @@ from ibkr_service.core.errors import (
     ServiceError,
     Unfit,
     UnknownAccount,
+    UnknownOrder,
 )
 from ibkr_service.core.incidents import STREAMS_MAX_S, Incidents
 from ibkr_service.core.limits import Limits, tightened
@@ -329,6 +330,30 @@ class App:
         if self.book.link is not Link.READY:
             raise NotReady(f"the link is {self.book.link.name}: what the broker holds is not verified; try again")
         self.hub.decide(ev.QuarantineEnded(at=self.clock.now(), account=account, by=by))
+
+    def accept_order(self, ref: str, by: str) -> None:
+        """A person takes an order as over that nobody can account for: it counts no more. A fill is still a fill.
+
+        Args:
+            by: who, for the journal.
+
+        Raises:
+            UnknownOrder: there is none of this reference that the broker neither holds nor explains.
+            NotReady: what the broker holds is not verified now. JournalError: the disk refuses writes.
+        """
+        order = next((order for order in self.book.unaccounted() if order.ref == ref), None)
+        if order is None:
+            raise UnknownOrder(f"{ref} is no order that cannot be accounted for")
+        if self.book.link is not Link.READY:
+            raise NotReady(f"the link is {self.book.link.name}: what the broker holds is not verified; try again")
+        over = ev.OrderResolved(
+            at=self.clock.now(),
+            session=order.session,
+            ref=ref,
+            resolution="cancelled",
+            detail=f"taken as over by {by}: the broker neither holds it nor tells what became of it",
+        )
+        self.hub.decide(over)
 
     async def _remind(self) -> None:
         """What only a person can end must not be forgotten: say it again."""

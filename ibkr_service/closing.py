@@ -42,6 +42,8 @@ def closing_limits(limits: Limits) -> Limits:
         limits,
         max_quantity=MUCH,
         max_notional=MUCH,
+        max_position=None,
+        max_strategy_position=None,
         max_premium=None,
         max_loss=None,
         allow_unlimited_loss=True,

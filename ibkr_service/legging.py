@@ -125,7 +125,13 @@ class _Legging:
         if why is None:
             return self._result("complete")
         log.warning("a combination is not complete", spread=str(self._spread), why=why, then=ending)
-        await self._cancel_open()
+        if not await self._cancel_open():
+            log.error("a leg's order may still fill: nothing more is sent", spread=str(self._spread), why=why)
+            return self._result("incomplete", f"{why}; an order is still open: cancel it, and see what is held")
+        return await self._end(ending, why)
+
+    async def _end(self, ending: Ending, why: str) -> LeggedIn:
+        """Make the best of what was traded; nothing works any more."""
         if all(self._missing(step) == 0 for step in self._planned):
             return self._result("complete")
         if ending == "complete" and await self._at_market("complete", self._missing_intents()):
@@ -219,7 +225,8 @@ class _Legging:
                 return False
         return True
 
-    async def _cancel_open(self) -> None:
+    async def _cancel_open(self) -> bool:
+        """Cancel what works; whether all has come to an end. What has not may fill yet, and be held twice."""
         for refs in self._refs.values():
             for ref in refs:
                 if not self._desk.order(ref).done:
@@ -229,6 +236,7 @@ class _Legging:
                             await self._desk.finished(ref)
                     except TimeoutError:
                         log.error("a leg's order could not be cancelled in time", ref=ref)
+        return all(self._desk.order(ref).done for refs in self._refs.values() for ref in refs)
 
     def _result(self, state: State, why: str = "") -> LeggedIn:
         refs = [ref for refs in self._refs.values() for ref in refs]

@@ -7,7 +7,7 @@ trading as a whole is a fact in the journal, and holds over restarts and crashes
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import structlog
@@ -147,18 +147,23 @@ class Operations:
         return Answer(ok=True, text=(self._state(),), data={"trading": self._app.book.operator.word})
 
     async def _accept(self, request: Request) -> Answer:
-        """Take every account in quarantine as the broker shows it."""
+        """Take every account in quarantine as the broker shows it, and as over each order that is unaccounted for."""
         book = self._app.book
         shown = tuple(Reconciliation.of_book(book).lines())
         accounts = list(book.quarantines)
-        if not accounts:
-            return Answer(ok=True, text=(*shown, "no account is in quarantine: nothing was done"))
+        refs = [order.ref for order in book.unaccounted()]
+        if not accounts and not refs:
+            nothing = "no account is in quarantine, and all orders are accounted for: nothing was done"
+            return Answer(ok=True, text=(*shown, nothing))
         if request.preview:
             return Answer(ok=True, text=(*shown, "would accept this; nothing was done"))
         for account in accounts:
             self._app.accept_quarantine(account, request.by)
-        taken = ", ".join(mask_account(account) for account in accounts)
-        return Answer(ok=True, text=(*shown, f"accepted: {taken}", self._state()), data={"accepted": len(accounts)})
+        for ref in refs:
+            self._app.accept_order(ref, request.by)
+        taken = ", ".join([mask_account(account) for account in accounts] + refs)
+        data = {"accepted": len(accounts), "orders": refs}
+        return Answer(ok=True, text=(*shown, f"accepted: {taken}", self._state()), data=data)
 
     async def _cancel_all(self, request: Request) -> Answer:
         if request.preview:
@@ -176,9 +181,13 @@ class Operations:
             ok=cancelled.ok, text=(self._state(), *cancelled.text), data=cancelled.data, error=cancelled.error
         )
 
-    async def cancel_all(self, by: str) -> tuple[str, ...]:
-        """Want every order of this service gone, and wait for the broker's word; returns their references."""
-        refs = tuple(order.ref for order in self._app.book.alive_orders())
+    async def cancel_all(self, by: str, *, but: Collection[str] = ()) -> tuple[str, ...]:
+        """Want every order of this service gone, and wait for the broker's word; returns their references.
+
+        Args:
+            but: orders that are left as they are.
+        """
+        refs = tuple(order.ref for order in self._app.book.alive_orders() if order.ref not in but)
         for ref in refs:
             self._app.cancel(ref, by)
         loop = asyncio.get_running_loop()
@@ -216,8 +225,8 @@ class Operations:
                 return Answer(ok=True, text=(*steps, "nothing was done"), data={"steps": steps})
             if not self._app.book.operator.is_halted:
                 self._say("stop-entries", request.by)
-            refs = await self.cancel_all(request.by)
-            cancelled = self._cancelled(refs)
+            unaccounted = {order.ref for order in self._app.book.unaccounted()}  # the broker does not hold them
+            cancelled = self._cancelled(await self.cancel_all(request.by, but=unaccounted))
             if not cancelled.ok:
                 return cancelled
             try:
@@ -225,6 +234,9 @@ class Operations:
             except ServiceError as exc:
                 return Answer(ok=False, text=cancelled.text, error=mask_accounts(str(exc)))
             error = f"not closed: {'; '.join(left)}" if left else ""
+            if left and unaccounted:
+                error += f"; orders that cannot be accounted for stand in the way: {', '.join(sorted(unaccounted))}"
+                error += " (reconcile --accept ends them)"
             text = (*cancelled.text, *done, self._state() + " (resume ends that)")
             return Answer(ok=not left, text=text, data={"done": done, "left": left}, error=error)
 

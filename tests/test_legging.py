@@ -132,6 +132,17 @@ async def test_time_is_up_and_somebody_has_to_look(tmp_path):
         assert at.desk.position(spread.legs[0].instrument) == 1
 
 
+@pytest.mark.parametrize("ending", ["complete", "unwind"])
+async def test_nothing_is_sent_for_a_leg_whose_order_may_still_fill(tmp_path, ending):
+    """The gateway does not hear the cancel: a market order beside it could trade the leg twice."""
+    async with floor(tmp_path) as at:
+        at.world.faults.ignore("CANCEL_ORDER")
+        _, done = await stuck(at, ending)
+        assert done.state == "incomplete"
+        assert "still open" in done.why
+        assert arrivals(at) == [("BUY", "LMT"), ("SELL", "LMT")]
+
+
 async def test_the_same_key_goes_on_where_it_was(tmp_path):
     """After a restart the legs that were ordered are not ordered again."""
     async with floor(tmp_path) as at:

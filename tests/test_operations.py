@@ -11,11 +11,12 @@ import pytest
 from ibkr_service.control import Request
 from ibkr_service.core import events as ev
 from ibkr_service.core.account import AccountSummary, HeldPosition
-from ibkr_service.core.errors import Refused
-from ibkr_service.core.instrument import Forex, Option, Stock
+from ibkr_service.core.errors import Refused, UnknownOrder
+from ibkr_service.core.instrument import Forex, Future, Option, Stock
 from ibkr_service.core.intent import Intent
+from ibkr_service.core.orders import OrderState
 from ibkr_service.operations import Operations
-from ibkr_service.rehearsal.world import World, WorldConfig
+from ibkr_service.rehearsal.world import WIDE_LIMITS, World, WorldConfig
 from ibkr_service.supervisor import StrategySpec
 
 AAPL, EUR = Stock("AAPL"), Forex("EUR", "USD")
@@ -104,6 +105,72 @@ async def test_what_the_broker_does_not_confirm_is_said(stage):
     assert not answer.ok
     assert ref in answer.error
     assert world.app.book.orders[ref].cancel_wanted
+
+
+async def lost(world, trader):
+    """An order that came to an end the day before, while the service was away: the broker tells nothing of it now."""
+    await trader.desk.qualify(AAPL)
+    ref = trader.desk.submit(Intent.sell(AAPL, 100, limit="900"))
+    await asyncio.sleep(1)
+    await world.stop_service()
+    (order,) = world.gateway.open_orders
+    world.gateway.exchange.cancel_by_hand(order)
+    trader.desk = None
+    await asyncio.sleep(15 * 3600)  # over midnight in New York
+    world.start_service()
+    await world.until_ready()
+    await world.until(world.app.book.unaccounted, 600.0, "an order that is unaccounted for")
+    return ref
+
+
+async def test_an_order_that_nobody_can_account_for_stands_in_nobodys_way_for_ever(stage):
+    """It counts until a person takes it as over; flatten says so, instead of doing nothing."""
+    world, trader, _ = stage
+    await bought(trader, world, AAPL, 100)
+    await bought(trader, world, EUR, 25_000)
+    ref = await lost(world, trader)
+    operations = Operations(world.app)
+    answer = await do(operations, "flatten")
+    assert not answer.ok
+    assert ref in answer.error
+    assert "reconcile --accept" in answer.error
+    assert world.app.book.position(EUR) == 0
+    preview = await do(operations, "accept", preview=True)
+    assert ref in "\n".join(preview.text)
+    assert world.app.book.orders[ref].alive
+    taken = await do(operations, "accept")
+    assert taken.data == {"accepted": 0, "orders": [ref]}
+    assert world.app.book.orders[ref].state is OrderState.CANCELLED
+    assert "anna" in world.app.book.orders[ref].reason
+    assert "nothing was done" in (await do(operations, "accept")).text[-1]
+    with pytest.raises(UnknownOrder):
+        world.app.accept_order(ref, "anna")
+
+
+async def test_flatten_closes_a_future(stage):
+    """The broker reports it without an exchange, and takes no order without one."""
+    world, trader, operations = stage
+    await bought(trader, world, Future("ES", "202612", "CME", multiplier="50"), 1)
+    (held,) = world.app.book.held_positions()
+    assert (held.exchange, held.multiplier) == ("", "50")
+    answer = await do(operations, "flatten")
+    assert answer.ok, answer
+    assert world.app.book.held_positions() == {}
+    world.check_agreement()
+
+
+async def test_flatten_is_not_held_by_limits_of_size(tmp_path):
+    """The shares belong to two strategies; who closes them has none of his own."""
+    traders = [Trader(), Trader()]
+    limits = msgspec.structs.replace(WIDE_LIMITS, max_position=D(150), max_strategy_position=D(100))
+    specs = [StrategySpec(f"trader {number}", trader) for number, trader in enumerate(traders)]
+    async with World(WorldConfig(folder=tmp_path, strategies=specs, limits=limits)) as world:
+        await world.until(lambda: all(trader.desk for trader in traders), what="the strategies")
+        for trader, quantity in zip(traders, (100, 50), strict=True):
+            await bought(trader, world, AAPL, quantity)
+        answer = await do(Operations(world.app), "flatten")
+        assert answer.ok, answer
+        assert world.app.book.held_positions() == {}
 
 
 async def test_flatten_closes_everything(stage):

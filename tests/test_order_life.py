@@ -285,6 +285,9 @@ async def test_what_cannot_be_modified_is_refused(tmp_path):
         ):
             with pytest.raises(InvalidIntent, match=says):
                 desk.modify(ref, **changes)
+        trailing = await at.working(Intent.sell(AAPL, 1, trail=20, stop=at.mid - 20))
+        with pytest.raises(InvalidIntent, match="say stop_price="):  # it would be sent, and has moved since
+            desk.modify(trailing, trailing_amount=D(15))
         with pytest.raises(Refused, match="off_tick"):
             desk.modify(ref, limit_price=at.mid + D("0.001"))
         with pytest.raises(Refused, match="max_quantity"):

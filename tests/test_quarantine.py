@@ -104,7 +104,7 @@ async def test_the_operator_accepts_over_the_control_line(world):
     preview = await operations.handle(Request("accept", by="anna", preview=True))
     assert (preview.ok, ACCOUNT in world.app.book.quarantines) == (True, True)
     taken = await operations.handle(Request("accept", by="anna"))
-    assert taken.data == {"accepted": 1}
+    assert taken.data == {"accepted": 1, "orders": []}
     assert "all orders may leave" in taken.text
     assert ACCOUNT not in " ".join([*status.text, *preview.text, *taken.text])
     assert [ended.by for ended in world.of(ev.QuarantineEnded)] == ["anna"]

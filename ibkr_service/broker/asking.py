@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 
 from ibkr_service.broker import orderfields, requests, translate, whatif
@@ -38,7 +39,7 @@ from ibkr_service.core.errors import (
 )
 from ibkr_service.core.hours import Hours
 from ibkr_service.core.increments import Increments
-from ibkr_service.core.instrument import AnyInstrument, Bag
+from ibkr_service.core.instrument import AnyInstrument, Bag, Future, FutureOption
 from ibkr_service.core.intent import Intent, Traded
 from ibkr_service.core.preview import Preview
 
@@ -61,6 +62,7 @@ class Questions:
         self._request_timeout_s = request_timeout_s
         self._connection: Connection | None = None
         self._con_ids: dict[AnyInstrument, int] = {}
+        self._exchanges: dict[AnyInstrument, str] = {}  # of futures that were described without one, as positions are
         self._rules = MarketRules()
         self._now = clock.now
         self._hours = TradingHours(UsCalendar(clock.now()) if calendar_hours else None)
@@ -136,6 +138,8 @@ class Questions:
             raise UnknownInstrument(f"{instrument} fits {len(found)} contracts; describe exactly one")
         con_id: int = found[0].contract.conId
         self._con_ids[instrument] = con_id
+        if isinstance(instrument, (Future, FutureOption)) and not instrument.exchange:
+            self._exchanges[instrument] = found[0].contract.exchange
         self._rules.seen(instrument, found[0])
         self._hours.seen(instrument, found[0], self._now())
         return con_id
@@ -160,7 +164,12 @@ class Questions:
         self._sent_as(spread)
 
     def _sent_as(self, traded: Traded) -> AnyInstrument:
-        """What goes on the wire: of a spread the BAG of its legs' conIds, LONG side as it is."""
+        """What goes on the wire: of a spread the BAG of its legs' conIds, LONG side as it is.
+
+        The broker reports positions without an exchange, and takes no order without one: of a future it is looked up.
+        """
+        if isinstance(traded, (Future, FutureOption)) and not traded.exchange:
+            return msgspec.structs.replace(traded, exchange=self._exchanges.get(traded, ""))
         if not isinstance(traded, Spread):
             return traded
         for leg in traded.legs:
@@ -222,7 +231,8 @@ class Questions:
             await self.learn_legs(traded)
             contract = translate.contract_of(self._sent_as(traded))
         else:
-            contract = translate.contract_of(traded, await self._con_id(connection, traded))
+            con_id = await self._con_id(connection, traded)
+            contract = translate.contract_of(self._sent_as(traded), con_id)
         connection = self._live()
         account = intent.account or connection.account
         return await whatif.preview(connection.ib, contract, intent, account, timeout_s)
@@ -305,13 +315,19 @@ class Questions:
     async def _stay_subscribed(self, connection: Connection) -> None:
         """Make true what is wanted: cancel, request, ask again for what stays silent or was refused."""
         loop, lines = asyncio.get_running_loop(), self.lines
+        # A gateway that is cut off keeps requests, and knows nothing of them when they are cancelled: they are
+        # cancelled again when it has carried them out.
+        kept: list[int] = []
         async with asyncio.TaskGroup() as asking:  # one contract that nobody answers for must not hold up the others
             while True:
                 due = lines.to_request(loop.time()) if connection.ready else []
                 old_contracts = [lines.release(line) for line in due]
+                while kept and connection.ready:
+                    connection.ib.client.cancelMktData(kept.pop())
                 for contract in [*lines.take_cancelled(), *old_contracts]:
-                    if contract is not None:
-                        connection.ib.stop_quotes(contract)
+                    request = 0 if contract is None else connection.ib.stop_quotes(contract)
+                    if request and not connection.ready:
+                        kept.append(request)
                 for contract in lines.take_forgotten():
                     connection.ib.stop_quotes(contract, tell=False)
                 pacer = connection.ib.client.pacer
@@ -349,7 +365,7 @@ class Questions:
                 log.warning("no contract details", instrument=str(line.instrument), error=str(refusal))
                 lines.refused(line, 0, str(refusal), loop.time(), refusal)
             case None:
-                contract = translate.contract_of(line.instrument, con_id)
+                contract = translate.contract_of(self._sent_as(line.instrument), con_id)
                 request, ticker = connection.ib.start_quotes(contract, translate.generic_ticks(line.instrument))
                 pacer = connection.ib.client.pacer
                 sent_s = loop.time() + pacer.wait_s

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from ibkr_service.core.instrument import Bag, Forex, Future, Index, Instrument, Option, Other, Stock
+from ibkr_service.core.instrument import Bag, Forex, Future, FutureOption, Index, Instrument, Option, Other, Stock
 from ibkr_service.core.link import Signal
 
 OrderMeaning = Literal["rejected", "cancelled", "doubtful", "notice"]
@@ -70,7 +70,7 @@ SUBSCRIPTION_FAILURES: frozenset[int] = frozenset(
     {101, 200, 300, 309, 316, 321, 322, 354, 430, 10089, 10090, 10091, 10168, 10186, 10189, 10190, 10197}
 )
 # … of which these say "partly" or "delayed instead": data follows, so they end nothing.
-SUBSCRIPTION_NOTICES: frozenset[int] = frozenset({10090, 10167})
+SUBSCRIPTION_NOTICES: frozenset[int] = frozenset({10090, 10091, 10167})  # 10091: rust-ibapi #804
 SUBSCRIPTION_FAILURES -= SUBSCRIPTION_NOTICES
 
 RATE_EXCEEDED = 100
@@ -109,8 +109,8 @@ def is_known(code: int) -> bool:
 _FARM_KINDS: Mapping[str, tuple[type[Instrument], ...]] = MappingProxyType(
     {
         "cashfarm": (Forex,),
-        "usopt": (Option, Bag),
-        "usfuture": (Future,),
+        "usfuture": (Future, FutureOption),
+        "usopt": (Option, Bag),  # which options on futures are, too: where they come from nobody has said
         "usbond": (Other,),
         "usfarm": (Stock, Index, Bag, Other),
     }
@@ -134,5 +134,9 @@ def feed_group(instrument: Instrument) -> str:
 
 
 def farm_name(text: str) -> str:
-    """The farm in `Market data farm connection is OK:usfarm`; the whole text if there is no name in it."""
-    return text.rpartition(":")[2].strip() or text
+    """The farm in `Market data farm connection is OK:usfarm`; the whole text if there is no name in it.
+
+    2107 and 2108 have it after a full stop: `… should be available upon demand.ushmds`.
+    """
+    name = text.rpartition(":")[2].strip()
+    return name.rpartition("demand.")[2].strip() or text

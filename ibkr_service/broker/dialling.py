@@ -35,12 +35,12 @@ async def dial(
         scope.reschedule(loop.time() + timeout_s)
         try:
             await conn.dial(host, port)
-        except socket.gaierror:
-            raise  # asking for an unknown name again and again is no knocking
-        except OSError:
+        except OSError as exc:
             gap_s = patience.gap_s(loop.time())
             if gap_s is None:
                 raise
+            if isinstance(exc, socket.gaierror):
+                gap_s = max(gap_s, SLOW_KNOCK_S)  # the name of a container that restarts: a question to others
             scope.reschedule(None)
             await asyncio.sleep(gap_s)
         else:

@@ -347,19 +347,23 @@ class IB(ib_insync.IB):
             ticker = self.reqMktData(contract, generic_ticks)
         return self.wrapper.ticker2ReqId["mktData"][ticker], ticker
 
-    def stop_quotes(self, contract: Any, *, tell: bool = True) -> None:
+    def stop_quotes(self, contract: Any, *, tell: bool = True) -> int:
         """Cancel a subscription and forget its ticker, which the library would keep.
 
         Args:
             tell: False if the gateway has no such subscription any more.
+
+        Returns:
+            The id of its request if nothing ever came of that, so that it may not have been carried out yet; else 0.
         """
         ticker = self.wrapper.tickers.pop(id(contract), None)
         if ticker is None:
-            return
+            return 0
         request = self.wrapper.endTicker(ticker, "mktData")
         self.wrapper.reqId2Ticker.pop(request, None)
         if tell and request and self.client.isConnected():
             self.client.cancelMktData(request)
+        return request if request and ticker.time is None else 0
 
     async def reqMktDataAsync(
         self,

@@ -403,6 +403,8 @@ class Lines:
         If it is one that flowed, fell silent and was given up, the gateway forgets without a word. No other shows that:
         what has told nothing since then must prove itself, soon, even where silence would be no wonder.
         """
+        if request < 0:
+            return  # of no request: it says nothing
         since_s = next((line.given_up_s for line in self._lines.values() if line.given_up == request), None)
         if since_s is None:
             return

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ibkr_service.broker import translate
 from ibkr_service.broker.client import Client
 from ibkr_service.core.instrument import AnyInstrument
+from ibkr_service.core.intent import TRAILING
 from ibkr_service.core.orders import Intent, Order
 
 TEMPLATES_MAX = 1_000  # kinds of order remembered on one connection
@@ -118,7 +119,7 @@ class OrderWire:
 def _seldom_said(intent: Intent) -> tuple[object, ...]:
     """What is written into the template itself. As text: Decimals that are equal may be written in two ways."""
     numbers = (
-        intent.stop_price if intent.order_type in translate.TRAILING else None,
+        intent.stop_price if intent.order_type in TRAILING else None,
         intent.trailing_percent,
         intent.limit_offset,
     )

@@ -33,9 +33,9 @@ from ibkr_service.core.instrument import (
     Right,
     Stock,
 )
+from ibkr_service.core.intent import TRAILING
 from ibkr_service.core.orders import Action, Intent
 
-TRAILING = frozenset({"TRAIL", "TRAIL LIMIT"})
 LIMITED = frozenset({"LMT", "LOC", "STP LMT"})  # whose limit stays what it was set to
 NO_SUCH_CONTRACT = 200  # "No security definition has been found for the request"
 NO_GREEK = -2.0  # TWS's "not computed"

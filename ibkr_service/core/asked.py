@@ -18,7 +18,7 @@ from ibkr_service.core.instrument import AnyInstrument
 from ibkr_service.core.limits import Limits
 from ibkr_service.core.orders import ZERO, Intent, Order
 from ibkr_service.core.payoff import Money
-from ibkr_service.core.pricing import market_price, own_price, why_unpriced
+from ibkr_service.core.pricing import market_price, may_exceed, own_price, why_unpriced, worth
 from ibkr_service.core.working import moves
 
 HoursOf = Callable[[AnyInstrument], Hours | None]
@@ -116,6 +116,16 @@ class Asked:
             return price
         return market_price(intent.instrument, self.book, intent.action, self.limits.max_quote_age_s, self.mono_s)
 
+    @_once
+    def worth(self) -> Decimal | None:
+        """What a unit may trade at, at most as far as is known; None: nobody knows, or nobody knows well enough."""
+        intent, limits = self.intent, self.limits
+        if not may_exceed(intent):
+            return self.price
+        if limits.unknown_quote == "refuse" and self.unpriced is not None:
+            return None
+        return worth(intent, self.price, self.book, limits.max_quote_age_s, self.mono_s)
+
     @property
     def cash(self) -> Decimal:
         """What opening it surely does to the account, per unit, > 0 when received, as far as that is sure."""
@@ -128,7 +138,7 @@ class Asked:
         elif intent.action == "SELL" and intent.order_type != "MKT":
             return ZERO
         else:
-            price = self.price
+            price = self.price if self.worth is None else self.worth
         return (price if intent.action == "SELL" else -price) - worse
 
 

@@ -33,6 +33,7 @@ from ibkr_service.core.ladder import Rung
 from ibkr_service.core.link import Link
 from ibkr_service.core.operator import OperatorState
 from ibkr_service.core.orders import (
+    HELD,
     RESOLUTION_SIGNALS,
     STATUS_SIGNALS,
     ZERO,
@@ -266,6 +267,11 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         unknown = (o for o in self.alive_orders() if o.state is OrderState.UNKNOWN)
         return self.discrepancies.unsettled or any(o.ref not in self._settled_unknown for o in unknown)
 
+    def unaccounted(self) -> tuple[Order, ...]:
+        """Orders that are UNKNOWN and stay so: the broker does not hold them, and does not tell what became of them."""
+        unknown = (self.orders[ref] for ref in sorted(self._settled_unknown) if ref in self.orders)
+        return tuple(order for order in unknown if order.state is OrderState.UNKNOWN)
+
     # --- folding -----------------------------------------------------------------------------------------------------
 
     def is_news(self, event: ev.Event) -> bool:  # noqa: PLR0911 - one row per kind of event
@@ -418,6 +424,8 @@ class Book(msgspec.Struct, eq=False, weakref=True):
             return []
         if self.link is not Link.READY:
             self.statements.interrupted()
+        if self.link is Link.DOWN:
+            self.farms_down.clear()  # a new connection is told of them anew
         return [ev.LinkChanged(at=event.at, session=event.session, before=before, after=self.link, why=event.why)]
 
     def _submitted(self, event: ev.OrderSubmitted) -> None:
@@ -464,10 +472,9 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         return order is not None and order.change is not None
 
     def _unchanged(self, event: ev.Event, ref: str, why: str) -> list[ev.Event]:
-        """A modification came to nothing; the order is what it was."""
+        """A modification came to nothing; the order is what it was, and may be filled as that."""
         order, said = modification.refused(self.orders[ref], event, why)
-        self._put(order)
-        return said
+        return [*said, *self._replace(event, order)]
 
     def _signal(
         self, event: ev.Event, ref: str, signal: OrderSignal, reason: str = "", **changes: object
@@ -535,9 +542,9 @@ class Book(msgspec.Struct, eq=False, weakref=True):
             if order.state is not known.state:  # a step of its own: what the status says is the next one
                 said += self._replace(event, order)
                 order = self.orders[ref]
-        if event.status == "Filled":
-            return [*said, *self._replace(event, order)]  # the executions say so, when they come
-        signal = STATUS_SIGNALS.get(event.status, OrderSignal.DOUBT)
+        signal = _signal_of(event)
+        if signal is None:
+            return [*said, *self._replace(event, order)]
         # An error's text says more than the bare word of the status that follows it.
         reason = "" if signal is OrderSignal.LIVE or order.reason else event.status
         return [*said, *self._replace(event, order.advanced(signal, reason))]
@@ -714,7 +721,8 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         """Positions that the broker no longer lists are closed; it does not say so by itself after a reconnect."""
         listed = {(account, con_id) for account, con_id, _ in look.positions}
         for holding, known in self.positions.items():
-            if known.quantity and holding not in listed and known.account in look.accounts:
+            is_old = known.at < look.asked_at  # what was told since may have been opened since
+            if known.quantity and is_old and holding not in listed and known.account in look.accounts:
                 yield msgspec.structs.replace(known, at=look.at, session=look.session, quantity=ZERO)
 
     def _resolve_orders(self, look: ev.Snapshot) -> Iterable[ev.Event]:
@@ -726,6 +734,10 @@ class Book(msgspec.Struct, eq=False, weakref=True):
             if order.ref in open_refs and modification.is_overdue(order, look.asked_at):
                 yield from self._unchanged(look, order.ref, "the broker shows the order as it was")
             if order.ref in open_refs or order.submitted_at >= look.asked_at:
+                self._settled_unknown.discard(order.ref)
+                continue
+            if order.filled >= order.intent.quantity and modification.is_overdue(order, look.asked_at):
+                yield from self._unchanged(look, order.ref, "it had filled before the change came")
                 continue
             resolution, detail = _explain(order, completed.get(order.ref), look)
             if resolution == "absent" and not self._is_silence(order, look):
@@ -824,6 +836,18 @@ def _totals(order: Order, fills: list[ev.Fill]) -> tuple[Decimal, Decimal]:
     if isinstance(traded, Bag):
         return combofills.totals_of_bag(traded, fills)
     return sum((f.quantity for f in fills), ZERO), sum((f.quantity * f.price for f in fills), ZERO)
+
+
+def _signal_of(event: ev.OrderStatusReported | ev.OpenOrderReported) -> OrderSignal | None:
+    """What the server's status means; None: it does not say."""
+    if event.status == "Filled":
+        return None  # the executions say so, when they come
+    signal = STATUS_SIGNALS.get(event.status, OrderSignal.DOUBT)
+    if signal is not OrderSignal.INACTIVE:
+        return signal
+    if isinstance(event, ev.OpenOrderReported):
+        return None  # whether it is held or refused says the orderStatus that comes with it
+    return OrderSignal.LIVE if HELD in event.why_held else signal
 
 
 def _status_key(event: ev.OrderStatusReported | ev.OpenOrderReported) -> str:

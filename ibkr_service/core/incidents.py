@@ -74,6 +74,8 @@ class Incidents:
             case ev.ServiceStarted() if self._was_ready and self.open is None:
                 said = self._begin(event, DIED)
             case ev.LinkChanged():
+                if event.after is Link.DOWN:
+                    self._farms.clear()  # a new connection is told of them anew
                 said = self._linked(event)
             case ev.FarmChanged(up=False):
                 self._farms.add(event.farm)

@@ -185,7 +185,7 @@ AnyInstrument = Stock | Forex | Option | FutureOption | Future | Index | Bag | O
 
 
 FORMS = (
-    "AAPL, EUR.USD, 'AAPL 20270115 150 C', STK:VOD.GBP@LSE, IND:SPX@CBOE, 'FUT:ES 202612@CME' or "
+    "AAPL, EUR.USD, 'AAPL 20270115 150 C', STK:VOD.GBP@LSE, IND:SPX@CBOE, 'FUT:ES 202612 50@CME' or "
     "'FOP:ES 20261218 6000 C@CME'"
 )
 
@@ -193,8 +193,9 @@ FORMS = (
 def parse(text: str) -> AnyInstrument:
     """Read the short form that people type: `AAPL`, `EUR.USD`, `AAPL 20270115 150 C`.
 
-    With TWS's name of the kind in front everything else can be said, too: `IND:SPX@CBOE`, `FUT:ES 202612@CME`,
-    `FOP:ES 20261218 6000 C@CME`, `STK:VOD.GBP@LSE` (currency and exchange), `STK:BRK B`, `CASH:EUR.USD`.
+    With TWS's name of the kind in front everything else can be said, too: `IND:SPX@CBOE`, `FUT:ES 202612@CME` (or, with
+    the multiplier that an order needs, `FUT:ES 202612 50@CME`), `FOP:ES 20261218 6000 C@CME`, `STK:VOD.GBP@LSE`
+    (currency and exchange), `STK:BRK B`, `CASH:EUR.USD`.
 
     Raises:
         InvalidIntent: with the forms that are understood.
@@ -237,8 +238,10 @@ def _typed(kind: str, text: str) -> AnyInstrument | None:  # noqa: PLR0911 - one
             return Forex(name, **routed, **money)
         case "IND", [_] if at and name and bool(dot) == bool(money):
             return Index(name, exchange, **money)
-        case "FUT", [symbol, expiry] if at and re.fullmatch(r"\d{6}(\d{2})?", expiry):
-            return Future(symbol, expiry, exchange)
+        case "FUT", [symbol, expiry, *multiplier] if at and re.fullmatch(r"\d{6}(\d{2})?", expiry):
+            if len(multiplier) > 1 or not all(_is_strike(number) for number in multiplier):
+                return None
+            return Future(symbol, expiry, exchange, multiplier=multiplier[0] if multiplier else "")
         case (("OPT" | "FOP"), [symbol, expiry, strike, right]) if _is_strike(strike) and right in {"C", "P"}:
             side: Right = "C" if right == "C" else "P"
             return (Option if kind == "OPT" else FutureOption)(symbol, expiry, float(strike), side, **routed)

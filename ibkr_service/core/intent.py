@@ -41,6 +41,7 @@ FieldValue = str | int | bool | tuple[tuple[str, str], ...]
 Exact = Decimal | int | str
 """A number as people write it; a float is not what was written."""
 
+TRAILING = frozenset({"TRAIL", "TRAIL LIMIT"})
 DECIMALS_MAX = 20  # far beyond any market's; it finds Decimal(0.1), which has 55 and would reach the wire with them
 PERCENT_MAX = 100
 

@@ -20,7 +20,7 @@ from ibkr_service.core import events as ev
 from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import InvalidIntent, Refused
 from ibkr_service.core.instrument import Index, Other
-from ibkr_service.core.intent import TIMES_IN_FORCE, TYPES, Intent, limit_of
+from ibkr_service.core.intent import TIMES_IN_FORCE, TRAILING, TYPES, Intent, limit_of
 from ibkr_service.core.orders import Order, OrderState
 
 CHANGEABLE = frozenset(
@@ -68,6 +68,11 @@ def changed(order: Order, changes: Mapping[str, object]) -> Intent:
     if order.state not in _LIVE or order.cancel_wanted:
         asked = "one that is to be cancelled" if order.cancel_wanted and not order.done else f"one {order.state.name}"
         raise Refused("state", "changes of a WORKING or PARTIALLY_FILLED order", asked)
+    if order.intent.order_type in TRAILING and order.intent.stop_price is not None and "stop_price" not in changes:
+        raise InvalidIntent(
+            "a change of a trailing order is sent with its stop, which has moved since: say stop_price= as well, where "
+            "it is to trail from now; or cancel and submit anew"
+        )
     # Upon a change that is still under way: the last word of each term counts.
     before = order.change or order.intent
     after = msgspec.structs.replace(before, **_limited(before, changes))
@@ -138,7 +143,9 @@ def settled(order: Order, seen: ev.OpenOrderReported) -> tuple[Order, list[ev.Ev
 
 def refused(order: Order, event: ev.Event, why: str) -> tuple[Order, list[ev.Event]]:
     """The order without its modification."""
-    return order.with_facts(change=None, change_at=None), [_said(event, order.ref, "refused", order.intent, why)]
+    return order.with_facts(change=None, change_at=None).resized(), [
+        _said(event, order.ref, "refused", order.intent, why)
+    ]
 
 
 def is_overdue(order: Order, asked_at: datetime) -> bool:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from ibkr_service.core.asked import Asked
 from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import Refused
-from ibkr_service.core.instrument import Option
+from ibkr_service.core.instrument import Future, Option
 from ibkr_service.core.limits import Limits
 from ibkr_service.core.orders import ZERO, Intent
 from ibkr_service.core.payoff import UNLIMITED, Money
@@ -20,8 +20,8 @@ from ibkr_service.core.pricing import (
     option_legs,
     own_price,
     quote_of,
-    why_unpriced,
     why_unusable,
+    worth,
 )
 from ibkr_service.core.working import left_of
 from ibkr_service.core.worstloss import shares_needed, worst_loss
@@ -38,14 +38,17 @@ def notional(asked: Asked) -> Refused | None:
     for name, _ in intent.fields:
         if name in UNPRICEABLE:
             return Refused("max_notional", "orders whose size is known beforehand", f"one with the field {name}")
-    price = asked.price
-    if price is None:
+    each = asked.worth
+    if each is None:
         return Refused(
             "max_quote_age_s",
             f"a live quote of the last {limits.max_quote_age_s:g} s",
             f"a {intent.order_type} order with {asked.unpriced}",
         )
-    notional = abs(price) * intent.quantity * multiplier_of(intent.instrument)
+    if isinstance(intent.instrument, Future) and not intent.instrument.multiplier:
+        why = f"{intent.instrument} without one: say multiplier=, or as in 'FUT:ES 202612 50@CME'"
+        return Refused("max_notional", "a future whose multiplier is said", why)
+    notional = abs(each) * intent.quantity * multiplier_of(intent.instrument)
     if notional > limits.max_notional:
         return Refused("max_notional", str(limits.max_notional), f"{notional:f}")
     return None
@@ -56,7 +59,7 @@ def premium(asked: Asked) -> Refused | None:
     limit, traded = asked.limits.max_premium, asked.intent.instrument
     if limit is None or not is_option_trade(traded):
         return None
-    assert asked.price is not None, "the notional was asked before"
+    assert asked.worth is not None, "the notional was asked before"
     if isinstance(traded, Spread) and len(traded.options) < len(traded.legs):
         premium = ZERO  # the price of the whole says nothing of the options in it
         for option, ratio, multiplier in option_legs(traded):
@@ -65,7 +68,7 @@ def premium(asked: Asked) -> Refused | None:
                 return Refused("max_premium", f"{limit}, by the quotes of the options", f"{unpriced} of {option}")
             premium += quote_of(option, asked.book).ask * ratio * multiplier * asked.intent.quantity
     else:
-        premium = abs(asked.price) * asked.intent.quantity * multiplier_of(traded)
+        premium = abs(asked.worth) * asked.intent.quantity * multiplier_of(traded)
     return Refused("max_premium", str(limit), f"{premium:f}") if premium > limit else None
 
 
@@ -127,11 +130,9 @@ def account_notional(asked: Asked) -> Refused | None:
 
 def _in_base(asked: Asked, intent: Intent, quantity: Decimal) -> Decimal | None:
     """The notional of an order in the account's base currency; None: no price, or no exchange rate."""
-    price = own_price(intent)
+    price = worth(intent, own_price(intent), asked.book, asked.limits.max_quote_age_s, asked.mono_s)
     if price is None:
-        if why_unpriced(intent.instrument, asked.book, asked.limits.max_quote_age_s, asked.mono_s) is not None:
-            return None
-        price = quote_of(intent.instrument, asked.book).side(intent.action)
+        return None
     rate = asked.book.exchange_rate(intent.instrument.currency, asked.account)
     return None if rate is None else abs(price) * quantity * multiplier_of(intent.instrument) * rate
 

@@ -25,6 +25,7 @@ from ibkr_service.core.instrument import Action
 from ibkr_service.core.intent import Algo, Intent, OrderType, TimeInForce
 
 __all__ = [
+    "HELD",
     "RESOLUTION_SIGNALS",
     "STATUS_SIGNALS",
     "TERMINAL",
@@ -152,6 +153,9 @@ TRANSITIONS: Mapping[OrderState, Mapping[OrderSignal, OrderState]] = MappingProx
 )
 
 # TWS's order statuses; an unknown one is a doubt, never ignored.
+HELD = (
+    "locate"  # in `whyHeld` of an Inactive order: it waits for shares to sell short, and may yet trade (ib_insync #363)
+)
 STATUS_SIGNALS: Mapping[str, OrderSignal] = MappingProxyType(
     {
         "PendingSubmit": T.LIVE,
@@ -249,9 +253,13 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return self.advanced(OrderSignal.FILLED if self.filled >= self.intent.quantity else OrderSignal.PART_FILLED)
 
     def with_fills(self, filled: Decimal, cost: Decimal) -> Order:
-        """The order with its executions summed anew; corrections may lower the sum."""
+        """The order with its executions summed anew; corrections may lower the sum.
+
+        With a change to more under way it is not filled before the broker has spoken on that.
+        """
         if (filled, cost) == (self.filled, self.cost):
             return self
-        signal = OrderSignal.FILLED if filled >= self.intent.quantity else OrderSignal.PART_FILLED
+        whole = self.intent.quantity if self.change is None else max(self.intent.quantity, self.change.quantity)
+        signal = OrderSignal.FILLED if filled >= whole else OrderSignal.PART_FILLED
         updated = msgspec.structs.replace(self, filled=filled, cost=cost)
         return updated.advanced(signal)

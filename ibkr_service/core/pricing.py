@@ -11,11 +11,9 @@ from ibkr_service.core.book import Book
 from ibkr_service.core.combination import Spread
 from ibkr_service.core.events import Tick
 from ibkr_service.core.instrument import AnyInstrument, Forex, Future, Option
-from ibkr_service.core.intent import Traded
+from ibkr_service.core.intent import TRAILING, Traded
 from ibkr_service.core.netquote import NetQuote, net_quote
 from ibkr_service.core.orders import Action, Intent
-
-TRAILING = frozenset({"TRAIL", "TRAIL LIMIT"})
 
 
 def why_unusable(  # noqa: PLR0911 - one row per reason
@@ -94,6 +92,27 @@ def own_price(intent: Intent) -> Decimal | None:
         return abs(price) + abs(Decimal(discretion))
     except InvalidOperation:
         return price  # not a number: the broker's own check refuses it
+
+
+def may_exceed(intent: Intent) -> bool:
+    """Whether it may trade at more than it names: a stop to buy below the market, a limit to sell there."""
+    if intent.action == "BUY":
+        return intent.order_type == "STP"
+    return intent.order_type in {"LMT", "LOC", "MIDPRICE"}
+
+
+def worth(intent: Intent, own: Decimal | None, book: Book, max_age_s: float, mono_s: float) -> Decimal | None:
+    """What a unit may trade at, at most as far as is known: its own price, or the market's where that is no bound.
+
+    Args:
+        own: as `own_price` says.
+    """
+    if own is not None and not may_exceed(intent):
+        return own
+    market = market_price(intent.instrument, book, intent.action, max_age_s, mono_s)
+    if own is None or market is None:
+        return market if own is None else own
+    return max(abs(own), abs(market))
 
 
 def multiplier_of(traded: Traded) -> Decimal:

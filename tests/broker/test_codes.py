@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibkr_service.broker import codes
-from ibkr_service.broker.codes import FARMS, LINK_SIGNALS, SUBSCRIPTION_FAILURES, farm_name, is_known, order_meaning
+from ibkr_service.broker.codes import (
+    FARMS,
+    LINK_SIGNALS,
+    SUBSCRIPTION_FAILURES,
+    farm_name,
+    feed_group,
+    is_known,
+    may_come_from,
+    order_meaning,
+)
+from ibkr_service.core.instrument import Future, FutureOption
 from ibkr_service.core.link import Signal
 
 # Section 12, "Ours". Terminal after the server's word or reconciliation -> rejected; keep and reconcile -> doubtful.
@@ -72,10 +82,19 @@ def test_codes_after_which_no_data_comes_end_a_subscription(code):
     assert code in SUBSCRIPTION_FAILURES
 
 
-@pytest.mark.parametrize("code", [10090, 10167, 2104, 399])
+@pytest.mark.parametrize("code", [10090, 10091, 10167, 2104, 399])
 def test_codes_after_which_data_follows_end_no_subscription(code):
     """Partly subscribed, delayed instead: the ticks still come."""
     assert code not in SUBSCRIPTION_FAILURES
+
+
+def test_an_option_on_a_future_may_come_from_either_farm():
+    """Nobody has said from which; it breaks off with the futures."""
+    option, future = FutureOption("ES", "20261218", 6000.0, "C"), Future("ES", "202612", "CME")
+    assert may_come_from("usfuture", option)
+    assert may_come_from("usopt", option)
+    assert not may_come_from("usopt", future)
+    assert feed_group(option) == feed_group(future) == "usfuture"
 
 
 @pytest.mark.parametrize("code", [100, 162, 165, 300, 317, 326, 502, 504, 1300, 10182, 2199])
@@ -95,11 +114,13 @@ def test_other_codes_are_unknown(code):
     [
         ("Market data farm connection is OK:usfarm", "usfarm"),
         ("Sec-def data farm connection is OK:secdefnj ", "secdefnj"),
+        ("HMDS data farm connection is inactive but should be available upon demand.ushmds", "ushmds"),
+        ("Market data farm connection is inactive but should be available upon demand.usfarm.nj", "usfarm.nj"),
         ("A message without a name", "A message without a name"),
         ("ends with a colon:", "ends with a colon:"),
         ("", ""),
     ],
 )
-def test_the_farms_name_is_behind_the_colon(text, name):
+def test_the_farms_name_is_behind_the_colon_or_the_last_word(text, name):
     """Or the whole text, so that two farms are never taken for one."""
     assert farm_name(text) == name

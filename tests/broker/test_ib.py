@@ -10,11 +10,12 @@ import asyncio
 import gc
 import itertools
 import logging
+import socket
 
 import ib_insync
 import pytest
 
-from ibkr_service.broker.dialling import KNOCK_S, SLOW_KNOCK_S, TIRELESS_S, Patience
+from ibkr_service.broker.dialling import KNOCK_S, SLOW_KNOCK_S, TIRELESS_S, Patience, dial
 from ibkr_service.broker.ib import IB, adopt_running_loop
 from ibkr_service.core.errors import (
     BrokerRefused,
@@ -191,6 +192,24 @@ async def test_a_socket_that_is_connected_to_itself_is_nobody():
         assert ib.isConnected()
         assert took_s == pytest.approx(KNOCK_S, abs=0.01)
         ib.teardown()
+
+
+async def test_a_name_that_does_not_resolve_is_asked_for_seldom():
+    """A container that restarts has no name for a while: patience holds for it, too, at a slow pace."""
+
+    class Nameless:
+        asked = 0
+
+        async def dial(self, _host, _port):
+            self.asked += 1
+            raise socket.gaierror(-2, "Name or service not known")
+
+    loop, conn = asyncio.get_running_loop(), Nameless()
+    async with asyncio.timeout(1) as scope:
+        patience = Patience(loop.time() + 60, loop.time())
+        with pytest.raises(socket.gaierror):
+            await dial(conn, scope, "ib-gateway", PORT, timeout_s=5.0, patience=patience)
+    assert conn.asked == 60 / SLOW_KNOCK_S + 1
 
 
 async def test_patience_has_an_end():

@@ -368,6 +368,70 @@ def test_a_position_that_the_broker_no_longer_lists_is_closed(book):
     assert book.position(AAPL) == 0
 
 
+def test_a_position_opened_while_a_look_was_under_way_is_not_closed_by_it(book):
+    """The list of positions was answered before the fill; what the broker pushed since then is newer."""
+    begun = AT - timedelta(seconds=1)
+    told = record(book, msgspec.structs.replace(look(open_refs=[REF]), asked_at=begun))
+    record(book, held(10))
+    told = record(book, msgspec.structs.replace(look(open_refs=[REF]), asked_at=begun))
+    assert [event for event in told if isinstance(event, ev.PositionReported)] == []
+    assert book.position(AAPL) == 10
+
+
+def changed(quantity, at=AT):
+    intent = msgspec.structs.replace(submitted().intent, quantity=D(quantity))
+    return ev.ModificationRequested(at=at, session=1, ref=REF, intent=intent)
+
+
+def test_what_fills_with_a_change_to_more_under_way_is_not_over(book):
+    """Its last execution as it was overtakes the openOrder that shows the change: the rest works on."""
+    for event in (status("Submitted"), changed(20), filled()):
+        record(book, event)
+    assert book.orders[REF].state is OrderState.PARTIALLY_FILLED
+    record(book, msgspec.structs.replace(shown(), quantity=D(20)))
+    order = book.orders[REF]
+    assert (order.state, order.remaining, order.change) == (OrderState.PARTIALLY_FILLED, 10, None)
+    assert book.working.left(ACCOUNT) == {AAPL: (D(10), D(0))}
+
+
+@pytest.mark.parametrize("how", ["error", "look"])
+def test_a_change_that_came_too_late_leaves_a_filled_order(book, how):
+    """The broker says so, or shows the order no more."""
+    for event in (status("Submitted"), changed(20), filled()):
+        record(book, event)
+    if how == "error":
+        over = ev.OrderErrored(
+            at=AT, session=1, ref=REF, code=104, text="Cannot modify a filled order", meaning="doubtful"
+        )
+    else:
+        over = look(positions=[(CON, 10)], completed=[(REF, "Filled")])
+    told = record(book, over)
+    assert book.orders[REF].state is OrderState.FILLED
+    assert [event.after for event in told if isinstance(event, ev.OrderChanged)] == [OrderState.FILLED]
+    assert book.working.left(ACCOUNT) == {}
+
+
+def test_a_short_sale_that_waits_for_shares_is_alive(book):
+    """Inactive with whyHeld "locate": it may be executed at any moment (ib_insync #363)."""
+    record(book, shown("Inactive"))
+    record(book, msgspec.structs.replace(status("Inactive"), why_held="locate"))
+    assert book.orders[REF].state is OrderState.WORKING
+    record(book, status("Inactive"))
+    assert book.orders[REF].state is OrderState.REJECTED
+
+
+def test_an_order_that_nobody_can_account_for_is_named(book):
+    """Neither open nor completed the day after; a look that shows it takes that back."""
+    next_day = look(after_s=86_400)
+    record(book, status("Submitted"))
+    for _ in range(2):
+        record(book, next_day)
+        next_day = look(after_s=86_460)
+    assert [order.ref for order in book.unaccounted()] == [REF]
+    record(book, status("Submitted"))
+    assert book.unaccounted() == ()
+
+
 def test_a_lost_journals_order_is_adopted_and_its_key_is_spent():
     """The order stands at the broker with our reference: never sent again."""
     book = Book()

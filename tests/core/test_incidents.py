@@ -161,6 +161,13 @@ def test_a_farm_that_is_down_is_one_until_it_is_up():
     assert closed.ready_after_s == 0.0
 
 
+def test_a_farm_that_was_down_does_not_outlive_its_connection():
+    """Nobody may say that it is up again: it sleeps until it is needed. The next connection is told of it anew."""
+    down = ev.FarmChanged(at=at(1), farm="ushmds", up=False, code=2105)
+    opened, closed = told([ready(), down, link(5, Link.READY, Link.DOWN), ready(9)])
+    assert (opened.cause, closed.ready_after_s) == ("data farm ushmds is down", 8.0)
+
+
 def test_a_stream_that_does_not_come_back_is_told_as_silent():
     """A minute after READY nobody waits for it any more."""
     incidents = Incidents()

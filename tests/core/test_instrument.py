@@ -37,6 +37,7 @@ def test_kinds_and_currencies_are():
         ("ind:spx@cboe", Index("SPX", "CBOE")),
         ("IND:DAX.EUR@EUREX", Index("DAX", "EUREX", "EUR")),
         ("FUT:ES 202612@CME", Future("ES", "202612", "CME")),
+        ("FUT:ES 202612 50@CME", Future("ES", "202612", "CME", multiplier="50")),
         ("FUT:ES 20261218 @ CME", Future("ES", "20261218", "CME")),
         ("OPT:AAPL 20270115 150 C", Option("AAPL", "20270115", 150.0, "C")),
         ("FOP:ES 20261218 6000 C@CME", FutureOption("ES", "20261218", 6000.0, "C", exchange="CME")),

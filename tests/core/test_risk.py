@@ -10,7 +10,7 @@ import pytest
 
 from ibkr_service.core import events as ev
 from ibkr_service.core.book import Book
-from ibkr_service.core.instrument import Option, Stock
+from ibkr_service.core.instrument import Future, Option, Stock
 from ibkr_service.core.link import Signal
 from ibkr_service.core.orders import Intent
 from ibkr_service.core.risk import Limits, check, check_change
@@ -143,6 +143,36 @@ def test_each_order_type_is_priced(book, terms, notional):
 
 
 @pytest.mark.parametrize(
+    ("intent", "notional"),
+    [
+        (Intent.buy(AAPL, 100, stop="0.01"), "10010.00"),  # triggers at once
+        (Intent.sell(AAPL, 100, limit="0.01"), "10000.00"),
+        (Intent.sell(AAPL, 100, order_type="LOC", limit="0.01"), "10000.00"),
+        (Intent.sell(AAPL, 100, order_type="MIDPRICE", limit="0.01"), "10000.00"),
+    ],
+)
+def test_a_price_that_is_no_bound_prices_nothing(book, intent, notional):
+    """A decimal point in the wrong place: it would trade at the market, and counts as that."""
+    tight = msgspec.structs.replace(LIMITS, max_notional=D(9_000), collar_percent=None)
+    refused = check(intent, "s", tight, book, now=AT, mono_s=1001.0)
+    assert refused.limit == "max_notional"
+    assert D(refused.asked) == D(notional)
+    assert check(intent, "s", tight, book, now=AT, mono_s=1001.0 + 60) is None  # as the setting says
+    careful = msgspec.structs.replace(tight, unknown_quote="refuse")
+    assert check(intent, "s", careful, book, now=AT, mono_s=1001.0 + 60).limit == "max_quote_age_s"
+
+
+@pytest.mark.parametrize(
+    "intent",
+    [Intent.buy(AAPL, 100, limit="0.01"), Intent.sell(AAPL, 100, stop="0.01"), Intent.buy(AAPL, 1, stop="300")],
+)
+def test_a_price_that_is_a_bound_counts(book, intent):
+    """A passive limit, a stop that sells far below, a stop to buy above the market."""
+    tight = msgspec.structs.replace(LIMITS, max_notional=D(301))
+    assert check(intent, "s", tight, book, now=AT, mono_s=1001.0) is None
+
+
+@pytest.mark.parametrize(
     "terms",
     [{"trail": 5, "stop": 99}, {"trail": 5, "limit_offset": 1}, {"order_type": "MOC"}, {"order_type": "MIDPRICE"}],
 )
@@ -152,6 +182,17 @@ def test_what_the_market_prices_needs_a_quote(book, terms):
     refused = check(Intent.buy(AAPL, 1, **terms), "s", LIMITS, book, now=AT, mono_s=1001.0)
     assert refused.limit == "max_quote_age_s"
     assert "no quote" in refused.asked
+
+
+def test_a_future_is_not_priced_without_its_multiplier(book):
+    """40 of them at 6,000 are 12 million, not 240,000: unknown is never 1."""
+    loose = msgspec.structs.replace(LIMITS, max_notional=D(300_000))
+    es = Future("ES", "202612", "CME")
+    refused = check(Intent.buy(es, 1, limit="6000"), "s", loose, book, now=AT, mono_s=1001.0)
+    assert (refused.limit, "multiplier=" in refused.asked) == ("max_notional", True)
+    known = msgspec.structs.replace(es, multiplier="50")
+    assert check(Intent.buy(known, 1, limit="6000"), "s", loose, book, now=AT, mono_s=1001.0) is None
+    assert check(Intent.buy(known, 2, limit="6000"), "s", loose, book, now=AT, mono_s=1001.0).asked == "600000"
 
 
 @pytest.mark.parametrize("field", ["cashQty", "hedgeType", "deltaNeutralOrderType"])
