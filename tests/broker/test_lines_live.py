@@ -337,6 +337,28 @@ async def test_a_cut_in_the_middle_of_a_request_leaves_one_line(tmp_path, kept, 
     await play(tmp_path, scenario, gateway=slow)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_request_that_a_cut_gateway_keeps_and_nobody_wants_any_more_leaves_no_line(tmp_path, kept):
+    """Its cancel finds nothing (300) during the cut; the gateway carries the request out when it is over."""
+
+    async def scenario(world, holder):
+        await holder.desk.qualify(IBM)
+        holder.desk.watch(EUR)
+        await world.until(lambda: holder.desk.why_unusable(EUR) is None, 20)
+        holder.desk.watch(IBM)  # leaves before the gateway can say that it is cut off
+        world.faults.cut()
+        await asyncio.sleep(20)
+        holder.desk.unwatch(IBM)
+        await asyncio.sleep(20)
+        world.faults.restore(data_kept=kept)
+        await world.until_ready()
+        await world.until(lambda: holder.desk.why_unusable(EUR) is None, 30)
+        assert any(notice.code == 300 for notice in world.of(ev.BrokerNotice))
+        assert lines_used(world.gateway) == 1
+
+    await play(tmp_path, scenario)
+
+
 async def test_an_answer_from_before_lost_data_asks_for_no_second_line(tmp_path):
     """The contract is looked up twice, before and after 1101; both answers come when the link is READY again."""
 
