@@ -163,20 +163,21 @@ class Questions:
         """
         self._sent_as(spread)
 
-    def _sent_as(self, traded: Traded) -> AnyInstrument:
-        """What goes on the wire: of a spread the BAG of its legs' conIds, LONG side as it is.
+    def _sent_as(self, traded: Traded) -> tuple[AnyInstrument, int]:
+        """What goes on the wire, and its conId: of a spread the BAG of its legs' conIds, LONG side as it is.
 
         The broker reports positions without an exchange, and takes no order without one: of a future it is looked up.
         """
         if isinstance(traded, (Future, FutureOption)) and not traded.exchange:
-            return msgspec.structs.replace(traded, exchange=self._exchanges.get(traded, ""))
+            exchange = self._exchanges.get(traded, "")
+            return msgspec.structs.replace(traded, exchange=exchange), self._con_ids.get(traded, 0)
         if not isinstance(traded, Spread):
-            return traded
+            return traded, self._con_ids.get(traded, 0)
         for leg in traded.legs:
             if leg.instrument not in self._con_ids:
                 raise InvalidIntent(f"the broker has not been asked for {leg.instrument}: await desk.qualify(spread)")
         legs = tuple((self._con_ids[leg.instrument], leg.ratio, leg.action) for leg in traded.legs)
-        return Bag(traded.symbol, traded.currency, legs, traded.options[0].exchange)
+        return Bag(traded.symbol, traded.currency, legs, traded.options[0].exchange), 0
 
     async def learn_increments(self, instrument: AnyInstrument) -> None:
         """Know at which prices an instrument can trade; asked once, and never given up for an order.
@@ -229,10 +230,9 @@ class Questions:
         traded = intent.instrument
         if isinstance(traded, Spread):
             await self.learn_legs(traded)
-            contract = translate.contract_of(self._sent_as(traded))
         else:
-            con_id = await self._con_id(connection, traded)
-            contract = translate.contract_of(self._sent_as(traded), con_id)
+            await self._con_id(connection, traded)
+        contract = translate.contract_of(*self._sent_as(traded))
         connection = self._live()
         account = intent.account or connection.account
         return await whatif.preview(connection.ib, contract, intent, account, timeout_s)
@@ -346,9 +346,9 @@ class Questions:
 
     async def _request_line(self, connection: Connection, line: Line, attempt: int) -> None:
         loop, lines = asyncio.get_running_loop(), self.lines
-        con_id, refusal = 0, None
+        refusal = None
         try:
-            con_id = await self._con_id(connection, line.instrument)
+            await self._con_id(connection, line.instrument)
         except (BrokerRefused, UnknownInstrument, RequestTimeout) as exc:
             refusal = exc
         if not lines.is_asking(line, attempt):
@@ -365,7 +365,7 @@ class Questions:
                 log.warning("no contract details", instrument=str(line.instrument), error=str(refusal))
                 lines.refused(line, 0, str(refusal), loop.time(), refusal)
             case None:
-                contract = translate.contract_of(self._sent_as(line.instrument), con_id)
+                contract = translate.contract_of(*self._sent_as(line.instrument))
                 request, ticker = connection.ib.start_quotes(contract, translate.generic_ticks(line.instrument))
                 pacer = connection.ib.client.pacer
                 sent_s = loop.time() + pacer.wait_s

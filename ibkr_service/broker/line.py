@@ -71,8 +71,9 @@ class Line:
     due_s: float = 0.0  # loop time at which to look at it again
     tries: int = 0  # requests on this connection without a tick
     rivals: int = 0  # lines that the broker served, or was asked for, when it was asked for this one
-    given_up: int = -1  # its request that flowed, then told nothing more and was cancelled; when
+    given_up: int | None = None  # its request that flowed, then told nothing more and was cancelled; when
     given_up_s: float = 0.0
+    on_proof: bool = False  # the gateway forgot another: silence until `due_s` means that it forgot this one, too
     attempt: int = 0  # tells an answer to the present asking from a late one
 
     @property

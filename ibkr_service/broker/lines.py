@@ -216,7 +216,7 @@ class Lines:
         # Last: one that had to yield is not asked for again.
         silent = [line for line in self._lines.values() if line.state is LineState.REQUESTED and now_s >= line.due_s]
         for line in silent:
-            if line.flowing and not line.had:  # `_unknown` put it to the proof
+            if line.on_proof:
                 heard = line.tick.at if line.tick is not None else None
                 self._break_off(line, "the gateway forgets what it was asked for, and this one was silent, too", heard)
         return _asking(chosen + silent)
@@ -326,6 +326,7 @@ class Lines:
         line.state, line.request, line.contract, line.ticker = LineState.REQUESTED, request, contract, ticker
         line.tick, line.failure, line.rest_at = None, None, ANYTHING
         line.had.clear()
+        line.on_proof = False
         line.tries += 1
         line.asked_in_gap = line.in_gap
         line.due_s = now_s + FIRST_TICK_S * line.tries
@@ -403,14 +404,12 @@ class Lines:
         If it is one that flowed, fell silent and was given up, the gateway forgets without a word. No other shows that:
         what has told nothing since then must prove itself, soon, even where silence would be no wonder.
         """
-        if request < 0:
-            return  # of no request: it says nothing
         since_s = next((line.given_up_s for line in self._lines.values() if line.given_up == request), None)
         if since_s is None:
             return
         for line in self._lines.values():
             if line.state is LineState.LIVE and (line.tick is None or line.tick.mono_s < since_s):
-                line.state, line.due_s, line.tries = LineState.REQUESTED, now_s + PROVE_S, 1
+                line.state, line.due_s, line.tries, line.on_proof = LineState.REQUESTED, now_s + PROVE_S, 1, True
         self._wanted.set()
 
     def arrived(self, tickers: set[Any], now: datetime, now_s: float, others: int = ANYTHING) -> None:
@@ -451,7 +450,7 @@ class Lines:
 
         TWS tells only what changes, so that a price may stay away though it is valid.
         """
-        line.waiting = False
+        line.waiting = line.on_proof = False
         line.had = {name for name in line.had if getattr(tick, name) is None}
         if not line.had:
             line.state, line.tries = LineState.LIVE, 0
@@ -585,7 +584,7 @@ class Lines:
                 (self._to_forget if line.state is LineState.LIVE else self._to_cancel).append(line.contract)
             line.state, line.contract, line.request, line.tries = LineState.WANTED, None, -1, 0
             line.ticker = line.tick = line.failure = None
-            line.waiting, line.given_up = False, -1
+            line.waiting, line.on_proof, line.given_up = False, False, None
             line.had.clear()
         self._wanted.set()
 

@@ -40,7 +40,6 @@ from ibkr_service.clock import Clock
 from ibkr_service.core import events as ev
 from ibkr_service.core.backoff import delays
 from ibkr_service.core.book import Book
-from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import (
     GatewayError,
     NobodyListens,
@@ -48,7 +47,6 @@ from ibkr_service.core.errors import (
     Paced,
     SyncFailed,
 )
-from ibkr_service.core.instrument import Future, FutureOption
 from ibkr_service.core.link import STOPPING, Signal
 from ibkr_service.core.orders import Intent, Order
 from ibkr_service.looplag import LoopLag
@@ -451,9 +449,7 @@ class Session(Questions):
         order_id = order.order_id
         if order.session != connection.number:
             raise NotReady(f"{order.ref} was to leave over connection {order.session}, which is gone")
-        traded = order.intent.instrument
-        instrument = self._sent_as(traded) if isinstance(traded, (Spread, Future, FutureOption)) else traded
-        con_id = 0 if isinstance(traded, Spread) else self._con_ids.get(traded, 0)
+        instrument, con_id = self._sent_as(order.intent.instrument)
         # Straight to the pacer: the library's own trade book would add nothing but log texts and false states.
         write = connection.order_wire.message
         ib.client.pacer.send_order(write(order_id, order.intent, instrument, con_id, order.ref, order.account))
@@ -477,10 +473,8 @@ class Session(Questions):
             raise NotReady(f"{orders[0].ref} was to leave over a connection that is gone")
         messages = []
         for order in orders:
-            traded = order.intent.instrument
-            instrument = self._sent_as(traded)
+            instrument, con_id = self._sent_as(order.intent.instrument)
             tie = Tie(parent_id=ids.get(order.parent, 0), transmit=order is orders[-1])
-            con_id = 0 if isinstance(traded, Spread) else self._con_ids.get(traded, 0)
             messages.append(connection.order_wire.tied(ids[order.ref], order, instrument, con_id, tie))
         for order, message in zip(orders, messages, strict=True):
             ib.client.pacer.send(message)
@@ -508,9 +502,7 @@ class Session(Questions):
         """
         self.check_can_modify(order)
         connection = self._live()
-        traded = intent.instrument
-        instrument = self._sent_as(traded)
-        con_id = 0 if isinstance(traded, Spread) else self._con_ids.get(traded, 0)
+        instrument, con_id = self._sent_as(intent.instrument)
         wire = connection.order_wire
         if order.parent_id or order.oca_group:  # what is left out of a change is undone by it
             tie = Tie(order.parent_id, True, order.oca_group, order.oca_type)

@@ -138,7 +138,8 @@ class Asked:
         elif intent.action == "SELL" and intent.order_type != "MKT":
             return ZERO
         else:
-            price = self.price if self.worth is None else self.worth
+            assert self.worth is not None, "the notional was asked before"
+            price = self.worth
         return (price if intent.action == "SELL" else -price) - worse
 
 

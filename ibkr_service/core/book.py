@@ -268,9 +268,16 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         return self.discrepancies.unsettled or any(o.ref not in self._settled_unknown for o in unknown)
 
     def unaccounted(self) -> tuple[Order, ...]:
-        """Orders that are UNKNOWN and stay so: the broker does not hold them, and does not tell what became of them."""
+        """Orders that are UNKNOWN and stay so: the broker does not hold them, and does not tell what became of them.
+
+        One that left over the present connection and was never acknowledged is none: it may yet arrive.
+        """
         unknown = (self.orders[ref] for ref in sorted(self._settled_unknown) if ref in self.orders)
-        return tuple(order for order in unknown if order.state is OrderState.UNKNOWN)
+        return tuple(
+            order
+            for order in unknown
+            if order.state is OrderState.UNKNOWN and (order.perm_id or order.filled or order.session != self.session)
+        )
 
     # --- folding -----------------------------------------------------------------------------------------------------
 

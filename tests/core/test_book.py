@@ -432,6 +432,17 @@ def test_an_order_that_nobody_can_account_for_is_named(book):
     assert book.unaccounted() == ()
 
 
+def test_an_order_that_may_yet_arrive_is_not_one_to_be_taken_as_over(book):
+    """Never acknowledged, on the connection that it left through: the gateway may hold it back. Not on a later one."""
+    for after_s in (86_400, 86_460):
+        record(book, look(after_s=after_s))
+    assert book.orders[REF].state is OrderState.UNKNOWN
+    assert book.unaccounted() == ()
+    record(book, opened(session=2))
+    record(book, look(after_s=86_520, session=2))
+    assert [order.ref for order in book.unaccounted()] == [REF]
+
+
 def test_a_lost_journals_order_is_adopted_and_its_key_is_spent():
     """The order stands at the broker with our reference: never sent again."""
     book = Book()
