@@ -1,12 +1,15 @@
 """What was decided a moment ago: a file beside the journal in which an order stands before its bytes leave.
 
 To commit a row SQLite takes locks and writes pages, which is the largest part of an order's way from the tick to the
-wire. A line in a mapped file costs no call at all, and survives the death of the process as well: the pages are the
-kernel's. The row follows when the order is on its way; a start finds what a kill kept from following, and puts it in
-its place. The file's room on the disk is reserved when it is opened, so that a full disk cannot take it away later.
+wire. An entry in a mapped file costs no system call, and survives the death of the process as well: the pages are
+the kernel's. The row follows when the order is on its way; a start finds what a kill kept from following, and puts it
+in its place. The file's room on the disk is reserved when it is opened, so that a full disk cannot take it away later.
 
-A line is `number checksum body`. One that was not written to its end has a wrong checksum, and is none: what it says
-was not acted upon.
+An entry is a head (number, size, checksum) and a body. The head is written last, so what was not written to its end
+has none, or the one of an older entry, whose checksum is wrong: what it says was not acted upon.
+
+What the first touch of code costs after a pause, not its time in a loop, is what an order waits for here; so the
+checksum is one without tables, and nothing is formatted.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 SUFFIX = "-ahead"
-SIZE = 256 * 1024  # bytes; a line has less than a thousand, and is done with when its row has followed
+SIZE = 256 * 1024  # bytes; an entry has less than a thousand, and is done with when its row has followed
+HEAD = struct.Struct(">QII")  # the number of the row that it is to be, the size of the body, its checksum
 
 
 class Ahead:
@@ -47,15 +52,17 @@ class Ahead:
         Raises:
             OSError: too many wait for their rows.
         """
-        line = b"%d %08x %b\n" % (seq, zlib.crc32(body), body)
-        end = self._end + len(line)
+        size = len(body)
+        begin = self._end + HEAD.size
+        end = begin + size
         if end > SIZE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._map[self._end : end] = line
+        self._map[begin:end] = body
+        HEAD.pack_into(self._map, self._end, seq, size, zlib.adler32(body))
         self._end = end
 
     def followed(self) -> None:
-        """All lines are rows by now, and may be written over: what is left of them has the numbers of rows."""
+        """All entries are rows by now, and may be written over: what is left of them has the numbers of rows."""
         self._end = 0
 
     def clear(self) -> None:
@@ -64,7 +71,7 @@ class Ahead:
         self._end = 0
 
     def close(self, *, needed: bool) -> None:
-        """Close the file, and remove it unless a line in it still is to be a row; safe to call twice."""
+        """Close the file, and remove it unless an entry in it still is to be a row; safe to call twice."""
         if not self._map.closed:
             self._map.close()
             if not needed:
@@ -74,7 +81,7 @@ class Ahead:
 def lines(journal: Path, after: int) -> Iterator[tuple[int, bytes]]:
     """The facts beside a journal that come next after its row of this number, oldest first.
 
-    A kill leaves no hole between rows and lines, so what does not follow is of another journal, put here or taken away.
+    A kill leaves no hole between rows and entries: what does not follow is of another journal, put here or taken away.
 
     Raises:
         OSError: the file is there and cannot be read.
@@ -83,9 +90,13 @@ def lines(journal: Path, after: int) -> Iterator[tuple[int, bytes]]:
         content = Path(f"{journal}{SUFFIX}").read_bytes()
     except FileNotFoundError:
         return
-    for line in content.split(b"\n"):  # JSON has no line ends of its own
-        number, _, rest = line.partition(b" ")
-        checksum, _, body = rest.partition(b" ")
-        if number == b"%d" % (after + 1) and checksum == b"%08x" % zlib.crc32(body):
+    at = 0
+    while at + HEAD.size <= len(content):
+        number, size, checksum = HEAD.unpack_from(content, at)
+        begin, at = at + HEAD.size, at + HEAD.size + size
+        body = content[begin:at]
+        if not body or zlib.adler32(body) != checksum:
+            return
+        if number == after + 1:
             after += 1
             yield after, body

@@ -125,16 +125,19 @@ def test_a_disk_that_refuses_to_the_end_leaves_the_line_for_the_next_start(tmp_p
     successor.close()
 
 
-def test_a_line_that_was_not_written_to_its_end_is_none(journal, tmp_path):
+def test_an_entry_that_was_not_written_to_its_end_is_none(journal, tmp_path):
     """A kill in the middle: nothing had left."""
     journal.append(fact(1))
     journal.append_ahead(order(2))
     beside = tmp_path / "journal.sqlite-ahead"
     whole = beside.read_bytes()
-    end = whole.index(b"\n")
-    for cut in range(end):
+    end = len(whole.rstrip(b"\0"))
+    for cut in range(ahead.HEAD.size, end + ahead.HEAD.size):  # the body is written first, then the head
         folder = tmp_path / f"cut{cut}"
-        beside.write_bytes(whole[:cut] + bytes(len(whole) - cut))
+        head = whole[: max(0, cut - end)]
+        beside.write_bytes(
+            head.ljust(ahead.HEAD.size, b"\0") + whole[ahead.HEAD.size : cut].ljust(len(whole) - ahead.HEAD.size, b"\0")
+        )
         if cut % 40 == 0:  # opening one takes some milliseconds
             assert killed(journal, folder) == [fact(1)]
         assert list(ahead.lines(journal.path, 1)) == []

@@ -13,6 +13,7 @@ Strategies read a book through `desk.book`; only the hub applies.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -50,6 +51,8 @@ Submission = tuple[datetime, str]  # when, and the order's reference; "" for a m
 SUBMISSIONS_KEPT = timedelta(seconds=60)
 LEGS_WITHIN = timedelta(seconds=60)  # of each other the executions of a combination and its legs come
 ABSENT_AFTER_S = 30.0  # how long the broker must know nothing of an order before we say that it never lived
+DOUBLED = "more than one live order carries the reference {}: cancel one of them at TWS"
+OVER_BUT_OPEN = "told to be over, but shown at work by look after look: {}: cancel it at TWS"
 Status = tuple[str, Decimal, Decimal, str]
 """What the server last said of an order: status, filled, remaining, why it is held."""
 Terms = tuple[
@@ -123,7 +126,9 @@ class Book(msgspec.Struct, eq=False, weakref=True):
     quarantines: dict[str, ev.QuarantineBegan] = field(default_factory=dict)  # account -> why; until a person accepts
     discrepancies: Discrepancies = field(default_factory=Discrepancies)
     _doubled: dict[str, str] = field(default_factory=dict)  # reference on more than one open order -> account
-    _doubles_accepted: set[str] = field(default_factory=set)
+    _over_but_open: dict[str, str] = field(default_factory=dict)  # what is over, yet at work by the last look
+    _doubted_orders: dict[str, str] = field(default_factory=dict)  # of both kinds: reference -> account, as was told
+    _doubts_accepted: set[str] = field(default_factory=set)
     _filled_at: dict[Holding, datetime] = field(default_factory=dict)
     _combined_at: dict[str, datetime] = field(
         default_factory=dict
@@ -667,7 +672,7 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         if look.orders_visible:
             open_orders = frozenset(look.open_perm_ids)
             self.foreign_orders = {perm: o for perm, o in self.foreign_orders.items() if perm in open_orders}
-            derived += self._doubled_orders(look)
+            derived += self._doubtful_orders(look)
             self._succeed(look)
         self.statements.apply(look)
         return derived
@@ -687,24 +692,36 @@ class Book(msgspec.Struct, eq=False, weakref=True):
                     found[order.account, con_id] = look.asked_at
         return found
 
-    def _doubled_orders(self, look: ev.Snapshot) -> list[ev.Event]:
-        """Two live orders under one reference of ours: whatever one of them does is done twice."""
-        doubled = {ref: self.orders[ref].account for ref in look.doubled_refs if ref in self.orders}
-        self._doubles_accepted &= set(doubled)
-        fresh = [ref for ref in doubled if ref not in self._doubled and ref not in self._doubles_accepted]
-        self._doubled = doubled
-        accounts: dict[str, list[str]] = {}
-        for ref in fresh:
-            accounts.setdefault(doubled[ref], []).append(ref)
+    def _doubtful_orders(self, look: ev.Snapshot) -> list[ev.Event]:
+        """Orders that may do what nobody wants any more.
+
+        Two live orders under one reference of ours: whatever one of them does is done twice. And an order that was told
+        to be over, which look after look shows at work: only a fill brings it back to life here, so that nobody would
+        cancel it.
+        """
+        self._doubled = {ref: self.orders[ref].account for ref in look.doubled_refs if ref in self.orders}
+        before, self._over_but_open = self._over_but_open, self._shown_though_over(look)
+        again = {ref: account for ref, account in self._over_but_open.items() if ref in before}
+        doubted = again | self._doubled
+        self._doubts_accepted &= set(doubted)
+        fresh = set(doubted) - set(self._doubted_orders) - self._doubts_accepted
+        self._doubted_orders = doubted
         return [
-            ev.QuarantineBegan(
-                at=look.at,
-                session=look.session,
-                account=account,
-                why=f"more than one live order carries the reference {', '.join(found)}: cancel one of them at TWS",
-            )
-            for account, found in accounts.items()
+            *_doubts(look, self._doubled, fresh, DOUBLED),
+            *_doubts(look, again, fresh - set(self._doubled), OVER_BUT_OPEN),
         ]
+
+    def _shown_though_over(self, look: ev.Snapshot) -> dict[str, str]:
+        """Orders of ours that are over, and that the broker shows in a state in which they can fill."""
+        found: dict[str, str] = {}
+        for ref in look.open_refs:
+            order = self.orders.get(ref)
+            if order is None or order.alive or ref in look.doubled_refs:
+                continue
+            terms = self._last_terms.get(str(order.perm_id or ref))
+            if terms is not None and STATUS_SIGNALS.get(terms[0]) is OrderSignal.LIVE:
+                found[ref] = order.account
+        return found
 
     def _succeed(self, look: ev.Snapshot) -> None:
         """Of two orders under one reference the one that we knew is gone: the other is it from now on."""
@@ -721,7 +738,7 @@ class Book(msgspec.Struct, eq=False, weakref=True):
     def _accepted(self, event: ev.QuarantineEnded) -> list[ev.Event]:
         """A person takes the account as it is."""
         self.quarantines.pop(event.account, None)
-        self._doubles_accepted.update(ref for ref, account in self._doubled.items() if account == event.account)
+        self._doubts_accepted.update(ref for ref, account in self._doubted_orders.items() if account == event.account)
         return discrepancies.accepted(event, self.discrepancies.of(event.account), self.ledger)
 
     def _vanished(self, look: ev.Snapshot) -> Iterable[ev.Event]:
@@ -833,6 +850,16 @@ def _explain(order: Order, completed_status: str | None, look: ev.Snapshot) -> t
             return None, ""  # the broker had it, or may yet receive it, or no longer tells: only a person can say more
         return "absent", "the broker, asked again and again, knows nothing of it"
     return "lost", "neither open nor completed at the broker, and no execution"
+
+
+def _doubts(look: ev.Snapshot, account_of: Mapping[str, str], refs: AbstractSet[str], why: str) -> Iterable[ev.Event]:
+    """A quarantine for each account that has one of the orders; `why` has a place for their references."""
+    accounts: dict[str, list[str]] = {}
+    for ref, account in account_of.items():
+        if ref in refs:
+            accounts.setdefault(account, []).append(ref)
+    for account, found in accounts.items():
+        yield ev.QuarantineBegan(at=look.at, session=look.session, account=account, why=why.format(", ".join(found)))
 
 
 def _totals(order: Order, fills: list[ev.Fill]) -> tuple[Decimal, Decimal]:

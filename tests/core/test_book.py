@@ -343,6 +343,38 @@ def test_a_second_order_under_our_reference_does_not_take_the_place_of_the_first
     assert (book.orders[REF].perm_id, book.foreign_orders) == (100, {})
 
 
+def test_an_order_that_is_over_and_shown_at_work_by_two_looks_is_loud(book):
+    """Told to be cancelled, and alive: no status brings it back, so that nobody here would cancel it."""
+    record(book, status("Cancelled"))
+    record(book, shown())
+    assert book.orders[REF].state is OrderState.CANCELLED, "only a fill leaves a terminal state"
+
+    def began(*, after_s):
+        told = record(book, look(open_refs=[REF], after_s=after_s))
+        return [e for e in told if isinstance(e, ev.QuarantineBegan)]
+
+    assert began(after_s=60) == [], "it may have been on its way while the broker answered"
+    (doubt,) = began(after_s=360)
+    assert doubt.account == ACCOUNT
+    assert REF in doubt.why
+    assert "cancel it at TWS" in doubt.why
+    assert began(after_s=660) == [], "said once"
+    record(book, ev.QuarantineEnded(at=AT, account=ACCOUNT, by="me"))
+    assert began(after_s=960) == [], "a person has accepted it"
+    record(book, look(after_s=1260))
+    assert began(after_s=1560) == [], "gone, so that it begins anew"
+    assert began(after_s=1860) != []
+
+
+@pytest.mark.parametrize("state", ["Inactive", "Cancelled"])
+def test_an_order_that_is_over_and_still_listed_as_over_is_no_doubt(book, state):
+    """TWS goes on listing what it refused."""
+    record(book, status(state))
+    record(book, shown(state))
+    told = [*record(book, look(open_refs=[REF])), *record(book, look(open_refs=[REF], after_s=360))]
+    assert not [e for e in told if isinstance(e, ev.QuarantineBegan)]
+
+
 def test_a_difference_that_a_fill_explains_is_no_difference(book):
     """The execution arrived between the looks."""
     record(book, held(10))
