@@ -69,6 +69,11 @@ class Closing:
         self._limits = closing_limits(app.config.limits)
         self._done: list[str] = []
         self._why: dict[str, str] = {}  # underlying -> why it does not go on
+        self._stopped_because: str | None = None
+
+    def stop(self, why: str) -> None:
+        """Send nothing more; whoever says so cancels what works."""
+        self._stopped_because = why
 
     async def preview(self) -> list[str]:
         """The plan in words."""
@@ -92,7 +97,7 @@ class Closing:
             tries: dict[str, int] = {}
             while groups := {name: held for name, held in self._groups().items() if tries.get(name, 0) < 2 * TRIES}:
                 plans = {name: plan(held, whole=tries.get(name, 0) < TRIES) for name, held in groups.items()}
-                if not any(the_plan.stages for the_plan in plans.values()):
+                if self._stopped_because or not any(the_plan.stages for the_plan in plans.values()):
                     break
                 await self._round(desk, plans)
                 await self._settled()
@@ -103,7 +108,7 @@ class Closing:
         finally:
             desk.close("positions were closed")
         left = [
-            f"{worded(size)} {one} ({self._why.get(name, 'it cannot be ordered')})"
+            f"{worded(size)} {one} ({self._stopped_because or self._why.get(name, 'it cannot be ordered')})"
             for name, held in self._groups().items()
             for one, size in held.items()
         ]
@@ -154,6 +159,8 @@ class Closing:
                 why = desk.why_unusable(contract)
                 if why is not None:
                     raise RequestTimeout(f"a quote of {contract}: {why}", QUOTE_S)
+            if self._stopped_because:
+                return None
             return desk.submit(self._intent(step))
         except (InvalidIntent, RequestError, ServiceError) as exc:
             self._why[name] = str(exc)

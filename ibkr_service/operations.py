@@ -35,6 +35,7 @@ class Operations:
     def __init__(self, app: App) -> None:
         self._app = app
         self._closing = asyncio.Lock()
+        self._under_way: Closing | None = None
         self._verbs: dict[str, Callable[[Request], Any]] = {
             "status": self._status,
             "orders": self._orders,
@@ -170,16 +171,23 @@ class Operations:
             alive = [_order_row(order) for order in self._app.book.alive_orders()]
             text = tuple(f"would cancel {row['ref']}: {row['order']}" for row in alive) or ("no working orders",)
             return Answer(ok=True, text=text, data={"orders": alive})
+        self._stop_closing(request)
         return self._cancelled(await self.cancel_all(request.by))
 
     async def _halt(self, request: Request) -> Answer:
         if request.preview:
             return await self._cancel_all(request)
         self._say("halt", request.by)
+        self._stop_closing(request)
         cancelled = self._cancelled(await self.cancel_all(request.by))
         return Answer(
             ok=cancelled.ok, text=(self._state(), *cancelled.text), data=cancelled.data, error=cancelled.error
         )
+
+    def _stop_closing(self, request: Request) -> None:
+        """What is cancelled now is not to be sent again by a flatten that is under way."""
+        if self._under_way is not None:
+            self._under_way.stop(f"{request.by} said {request.verb} meanwhile")
 
     async def cancel_all(self, by: str, *, but: Collection[str] = ()) -> tuple[str, ...]:
         """Want every order of this service gone, and wait for the broker's word; returns their references.
@@ -223,6 +231,7 @@ class Operations:
             if request.preview:
                 steps = await closing.preview()
                 return Answer(ok=True, text=(*steps, "nothing was done"), data={"steps": steps})
+            self._under_way = closing
             if not self._app.book.operator.is_halted:
                 self._say("stop-entries", request.by)
             unaccounted = {order.ref for order in self._app.book.unaccounted()}  # the broker does not hold them

@@ -201,6 +201,27 @@ async def test_flatten_closes_everything(stage):
     assert shorts_first[-1] == "AAPL"
 
 
+@pytest.mark.parametrize("verb", ["halt", "cancel-all"])
+async def test_a_flatten_that_is_under_way_is_stopped(stage, verb):
+    """Its next stages do not leave; the answer says who stopped it, and what is left."""
+    world, trader, operations = stage
+    call = Option("AAPL", EXPIRY, 240.0, "C")
+    await bought(trader, world, call, 1, "SELL")
+    await bought(trader, world, AAPL, 150)
+    async with asyncio.TaskGroup() as both:
+        closing = both.create_task(do(operations, "flatten"))
+        await world.until(lambda: [e for e in world.of(ev.OrderSubmitted) if e.strategy == "operator"], what="an order")
+        await do(operations, verb)
+    answer = closing.result()
+    assert not answer.ok
+    assert f"anna said {verb} meanwhile" in answer.error
+    assert world.app.book.position(AAPL) == 150, "the shares come after the option that is short"
+    assert world.gateway.open_orders == []
+    again = await do(operations, "flatten")
+    assert again.ok, again
+    assert world.app.book.held_positions() == {}
+
+
 async def test_verbs_that_nobody_knows(stage):
     """The answer names those that there are."""
     _, _, operations = stage

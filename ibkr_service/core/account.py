@@ -302,6 +302,10 @@ class Statements:
                 found[instrument] = self._valued(report, instrument)
         return found
 
+    def in_portfolio(self, account: str, con_id: int) -> ev.PortfolioReported | None:
+        """What TWS last said a position is worth; None if it said nothing, or tells it of another account only."""
+        return self._portfolio.get((account, con_id))
+
     def _valued(self, report: ev.PositionReported, instrument: AnyInstrument) -> HeldPosition:
         holding = (report.account, report.con_id)
         portfolio, pnl = self._portfolio.get(holding), self._position_pnl.get(holding)

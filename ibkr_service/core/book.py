@@ -28,7 +28,7 @@ from ibkr_service.core.account import AccountSummary, HeldPosition, Statements
 from ibkr_service.core.combination import Spread
 from ibkr_service.core.discrepancies import Discrepancies, Holding, may_be_forgotten
 from ibkr_service.core.errors import NotReady, UnknownAccount
-from ibkr_service.core.instrument import AnyInstrument, Bag
+from ibkr_service.core.instrument import AnyInstrument, Bag, Forex, Future, FutureOption
 from ibkr_service.core.intent import Traded
 from ibkr_service.core.ladder import Rung
 from ibkr_service.core.link import Link
@@ -196,6 +196,31 @@ class Book(msgspec.Struct, eq=False, weakref=True):
         for (owner, con_id), summed in self.ledger.items():
             if owner == account and summed and (owner, con_id) not in self.positions and con_id in self.instruments:
                 yield self.instruments[con_id], ZERO, summed
+
+    def beside_gross(self, account: str) -> Iterator[tuple[AnyInstrument, Decimal, Decimal | None]]:
+        """What an account holds and its GrossPositionValue does not contain: each with its size and last known price.
+
+        That figure is of stocks and options alone (TWS API, tags of the account summary), and as old as the portfolio
+        that came with it: fills since then are not in it.
+        """
+        for owner, con_id in {**self.positions, **self.ledger}:
+            if owner != account:
+                continue
+            reported = self.positions.get((owner, con_id))
+            instrument = self.instruments.get(con_id) if reported is None else reported.instrument
+            size = abs(self.ledger.get((owner, con_id), ZERO))
+            if reported is not None:
+                size = max(size, abs(reported.quantity))
+            row = self.statements.in_portfolio(account, con_id)
+            if instrument is None or not size:
+                continue
+            if not isinstance(instrument, (Future, FutureOption, Forex)):
+                if account == self.account:  # of others TWS tells no portfolio
+                    size -= ZERO if row is None else abs(row.quantity)
+                else:
+                    size = ZERO
+            if size > 0:
+                yield instrument, size, None if row is None else row.market_price
 
     def urgent(self) -> tuple[set[AnyInstrument], set[AnyInstrument]]:
         """The instruments of open positions, and those of working orders: whose quotes matter most."""

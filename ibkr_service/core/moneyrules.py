@@ -10,12 +10,13 @@ from decimal import Decimal
 from ibkr_service.core.asked import Asked
 from ibkr_service.core.combination import Spread
 from ibkr_service.core.errors import Refused
-from ibkr_service.core.instrument import Future, Option
+from ibkr_service.core.instrument import AnyInstrument, Future, Option
 from ibkr_service.core.limits import Limits
 from ibkr_service.core.orders import ZERO, Intent
 from ibkr_service.core.payoff import UNLIMITED, Money
 from ibkr_service.core.pricing import (
     is_option_trade,
+    market_price,
     multiplier_of,
     option_legs,
     own_price,
@@ -125,6 +126,11 @@ def account_notional(asked: Asked) -> Refused | None:
         if worth is None:
             return Refused("max_account_notional", str(limit), f"{intent}, whose value is not known")
         total += worth
+    for held, size, price in asked.book.beside_gross(asked.account):
+        worth = _held_in_base(asked, held, size, price)
+        if worth is None:
+            return Refused("max_account_notional", str(limit), f"an order beside {held}, whose value is not known")
+        total += worth
     return Refused("max_account_notional", str(limit), f"{total:f}") if total > limit else None
 
 
@@ -135,6 +141,14 @@ def _in_base(asked: Asked, intent: Intent, quantity: Decimal) -> Decimal | None:
         return None
     rate = asked.book.exchange_rate(intent.instrument.currency, asked.account)
     return None if rate is None else abs(price) * quantity * multiplier_of(intent.instrument) * rate
+
+
+def _held_in_base(asked: Asked, held: AnyInstrument, size: Decimal, price: Decimal | None) -> Decimal | None:
+    """The notional of what is held, by the quote or else the price that TWS last told; None: neither, or no rate."""
+    market = market_price(held, asked.book, "BUY", asked.limits.max_quote_age_s, asked.mono_s)
+    price = price if market is None else market
+    rate = asked.book.exchange_rate(held.currency, asked.account)
+    return None if price is None or rate is None else abs(price) * size * multiplier_of(held) * rate
 
 
 def daily_loss(asked: Asked) -> Refused | None:

@@ -114,6 +114,19 @@ class Desk:
             ev.AccountValueReported(at=AT, session=1, account="DU1", tag=tag, value=value, currency=currency)
         )
 
+    def portfolio(self, instrument, quantity, price):
+        self.book.apply(
+            ev.PortfolioReported(
+                at=AT,
+                session=1,
+                account="DU1",
+                con_id=CON_IDS.get(instrument, 99),
+                instrument=instrument,
+                quantity=D(quantity),
+                market_price=D(price),
+            )
+        )
+
     def ask(self, intent, strategy="s", **limits):
         """The name of the limit that refuses it, or None."""
         refusal = self.refusal(intent, strategy, **limits)
@@ -378,6 +391,25 @@ def test_the_whole_account_is_bounded_in_its_own_currency(desk):
     desk.value("ExchangeRate", "1.25", "GBP")
     assert desk.ask(buy(1_200, vod, "1"), **own) is None
     assert desk.ask(buy(1_201, vod, "1"), **own) == "max_account_notional"
+
+
+def test_the_whole_account_has_futures_and_what_was_just_filled(desk):
+    """GrossPositionValue is of stocks and options, and as old as the portfolio that came with it."""
+    own = {"max_account_notional": D(3_000)}
+    desk.value("GrossPositionValue", "1000")
+    desk.value("NetLiquidation", "5000")
+    desk.hold(AAPL, 10)
+    desk.portfolio(AAPL, 10, "100")
+    assert desk.ask(buy(19), **own) is None, "its 1000 are those shares"
+    desk.hold(AAPL, 15)  # five were filled since
+    assert desk.ask(buy(14), **own) is None
+    assert desk.ask(buy(15), **own) == "max_account_notional"
+    future = Future("ES", "202612", "CME", multiplier="5")
+    desk.hold(future, -1)
+    assert "ES" in desk.refusal(buy(1), **own).asked, "nobody knows what it is worth"
+    desk.portfolio(future, -1, "200")
+    assert desk.ask(buy(4), **own) is None
+    assert desk.ask(buy(5), **own) == "max_account_notional"
 
 
 # --- positions -------------------------------------------------------------------------------------------------------
