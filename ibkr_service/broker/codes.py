@@ -17,7 +17,8 @@ from ibkr_service.core.link import Signal
 OrderMeaning = Literal["rejected", "cancelled", "doubtful", "notice"]
 
 CLIENT_ID_IN_USE = 326
-MARKET_DATA_FARM_DOWN, MARKET_DATA_FARM_UP = 2103, 2104
+# Of market data, not of history: broken, well, and asleep until it is needed.
+MARKET_DATA_FARMS: frozenset[int] = frozenset({2103, 2104, 2108})
 READ_ONLY_API = (
     321  # also a general validation error; to an order-list request it means the gateway's Read-Only API switch
 )

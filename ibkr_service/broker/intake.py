@@ -131,9 +131,9 @@ class Intake:
         elif (up := codes.FARMS.get(code)) is not None:
             farm = codes.farm_name(text)
             self._put(ev.FarmChanged(at=at, session=self.session, farm=farm, up=up, code=code))
-            if code == codes.MARKET_DATA_FARM_DOWN:
+            if code in codes.MARKET_DATA_FARMS and not up:
                 self._lines.farm_down(farm)
-            elif code == codes.MARKET_DATA_FARM_UP:
+            elif code in codes.MARKET_DATA_FARMS:
                 self._lines.farm_up(farm, asyncio.get_running_loop().time())
         elif (ref := self.refs.get(request)) is not None:
             meaning = codes.order_meaning(code)

@@ -37,7 +37,6 @@ DEPTH_ROWS_MAX = 60
 BACKFILL_TIMEOUT_S = 120.0
 KEPT_MAX = 40  # bars kept up to date hold a request for history open for ever, of the fifty that there may be
 WARNINGS = range(2100, 2200)  # TWS's range: something about the data, which goes on
-FARM_OF_MARKET_DATA = frozenset({codes.MARKET_DATA_FARM_DOWN, codes.MARKET_DATA_FARM_UP})
 INTERRUPTIONS = frozenset({Signal.UPSTREAM_LOST, Signal.RESTORED_DATA_LOST})
 
 
@@ -296,7 +295,7 @@ class Streams:
         (self._farms_down.discard if up else self._farms_down.add)(farm)
         for feed in self:
             feed.farms(any_down=bool(self._farms_down))
-            if code not in FARM_OF_MARKET_DATA or not codes.may_come_from(farm, feed.want.instrument):
+            if code not in codes.MARKET_DATA_FARMS or not codes.may_come_from(farm, feed.want.instrument):
                 continue
             if not up:
                 feed.break_off(f"market data farm {farm} is down")

@@ -397,6 +397,24 @@ async def test_a_farm_outage_makes_quotes_unusable_and_its_end_usable(tmp_path):
     await play(tmp_path, scenario)
 
 
+async def test_a_farm_that_sleeps_after_an_outage_is_not_down(tmp_path):
+    """2108 in place of 2104: it is there, and wakes up when it is asked for something."""
+
+    async def scenario(world, one):
+        one.desk.watch(AAPL)
+        await world.until(lambda: flows(one, AAPL))
+        (session,) = world.gateway.sessions
+        world.faults.farm_down()
+        await asyncio.sleep(60)
+        world.gateway.farm_is_down = False
+        asleep = "Market data farm connection is inactive but should be available upon demand.usfarm"
+        session.send(answers.error(-1, 2108, asleep, session.version))
+        await world.until(lambda: flows(one, AAPL), 20)
+        assert world.app.session.lines.farms_down == set()
+
+    await play(tmp_path, scenario)
+
+
 async def test_a_quote_of_before_the_outage_is_not_usable_after_it(tmp_path):
     """A tick in the very chunk of the 2103, and greeks or sizes while the farm is down, resume nothing."""
 
