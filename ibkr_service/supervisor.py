@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import itertools
 import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ TASK_PREFIX = "strategy:"
 CANCEL_GRACE_S = 2.0  # what a cancelled strategy may use to tidy up
 RESTART_FACTOR = 2.0
 RESTART_DELAY_MAX_S = 300.0
+WELL_S = 3600.0  # who ran so long before it failed begins with all its restarts again
 
 How = Literal["returned", "failed", "exited", "cancelled", "overrun", "held_loop", "stuck"]
 Strategy = Callable[..., Coroutine[Any, Any, None]]
@@ -160,13 +162,18 @@ class Supervisor:
             run.stop("held_loop", f"held the event loop for {held_s:.1f} s")
 
     async def _keep(self, spec: StrategySpec) -> None:
-        delay_s = spec.restart_delay_s
-        for attempt in range(1, spec.restart_max + 2):
+        loop = asyncio.get_running_loop()
+        failures, delay_s = 0, spec.restart_delay_s
+        for attempt in itertools.count(1):
             await self._ready.wait()
+            began_s = loop.time()
             how, detail = await self._run_once(spec, attempt)
             if how == "returned" or spec.restart == "never":
                 return
-            if attempt > spec.restart_max:
+            if loop.time() - began_s >= WELL_S:
+                failures, delay_s = 0, spec.restart_delay_s
+            failures += 1
+            if failures > spec.restart_max:
                 log.error("strategy given up", strategy=spec.name, after_restarts=spec.restart_max)
                 return
             log.warning("strategy restarts", strategy=spec.name, after=how, detail=detail, in_s=delay_s)

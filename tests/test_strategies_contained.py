@@ -10,6 +10,7 @@ from decimal import Decimal as D
 
 import pytest
 
+from ibkr_service import supervisor
 from ibkr_service.core import events as ev
 from ibkr_service.core.errors import DeskClosed, Refused, StrategyUnusable
 from ibkr_service.core.instrument import parse
@@ -100,6 +101,23 @@ async def test_one_that_fails_is_restarted_as_its_policy_says(tmp_path):
     assert ends(world) == ["failed"] * 4
     assert [e.attempt for e in world.of(ev.StrategyStarted) if e.name == "bad"] == [1, 2, 3, 4]
     assert [round(b - a) for a, b in itertools.pairwise(began)] == [2, 4, 8]
+
+
+async def test_one_that_ran_well_for_long_has_its_restarts_back(tmp_path, monkeypatch):
+    """A failure a week is not worth giving up a strategy for, after however many weeks."""
+    monkeypatch.setattr(supervisor, "WELL_S", 20.0)
+    began = []
+
+    async def bad(desk):
+        began.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(20.0 if len(began) < 4 else 19.0)
+        raise ValueError
+
+    world = await beside_a_healthy_one(
+        tmp_path, bad, seconds=150.0, restart="on_failure", restart_delay_s=1.0, restart_max=1
+    )
+    assert ends(world) == ["failed"] * 4, "given up when the one after a short run is the second in a row"
+    assert [round(b - a) for a, b in itertools.pairwise(began)] == [21, 21, 21]
 
 
 async def test_one_that_swallows_cancellation(tmp_path):
