@@ -75,6 +75,7 @@ class Connection:
         self._put = put
         self._lines = lines
         self.cut_s = 0.0  # loop time of the 1100
+        self.cut_said_s = 0.0  # and of its last repetition
         self._look = asyncio.Event()
         self._probe = asyncio.Event()
         self._read_only_api = False
@@ -110,8 +111,9 @@ class Connection:
         self.account_updates.interrupted()
         match signal:
             case Signal.UPSTREAM_LOST:
+                self.cut_said_s = asyncio.get_running_loop().time()
                 if not self.cut:
-                    self.cut_s = asyncio.get_running_loop().time()
+                    self.cut_s = self.cut_said_s
                 self.cut = True
                 self.cancels.clear()
                 self._lines.interrupt("the gateway lost Interactive Brokers")

@@ -118,7 +118,8 @@ class Recovery:
                     calm_since_s = now_s
                     self._age.wait(now_s)
                     if connection.cut:
-                        await self._take(ladder.cut(now_s, now_s - connection.cut_s, at_rest=self._at_rest), connection)
+                        for_s, unsaid_s = now_s - connection.cut_s, now_s - connection.cut_said_s
+                        await self._take(ladder.cut(now_s, for_s, unsaid_s, at_rest=self._at_rest), connection)
                     continue
                 scene = self._age.look(now_s, trouble_s=now_s - calm_since_s, is_climbing=ladder.rung is not None)
                 if (instrument := self._age.to_ask_hours(now_s)) is not None:

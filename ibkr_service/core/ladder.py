@@ -16,7 +16,9 @@ What costs much has a shortest distance: a new session for silent data every qua
 controller as `EVERY_S` says. When all was tried a person is told, and it begins again, later and later.
 
 Two roads lead to the controller without silent data: a gateway that is given up again and again (`lost`), and one that
-stays cut off from IB (`cut`). Nothing is decided while a declared restart window lasts.
+stays cut off from IB (`cut`). The latter gets a new session as well, if it does not repeat that it is cut off: whoever
+connects is told anew, and a word that was lost would else be waited for for ever. Nothing is decided while a declared
+restart window lasts.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ REST_S, REST_MAX_S = 300.0, 3600.0  # between two climbs that did not help
 FOR_DATA: tuple[Command, ...] = ("RECONNECTDATA", "RESTART")
 GIVEN_UP_MAX, GIVEN_UP_WITHIN_S = 3, 900.0  # so many connections given up in so short a time are the gateway's fault
 CUT_S = 600.0  # a gateway that has lost IB finds it again by itself, nearly always
+CUT_UNSAID_S = 900.0  # for so long it has not repeated that it is cut off: it may have found IB and not said so
 NAMED_MAX = 5  # streams that are named in a reason
 
 
@@ -166,12 +169,17 @@ class Ladder:
         why = f"given up {GIVEN_UP_MAX} times within {GIVEN_UP_WITHIN_S / 60:.0f} minutes: it does not answer"
         return self._take(Step(Rung.CONTROLLER, why, command="RESTART"), now_s)
 
-    def cut(self, now_s: float, cut_for_s: float, *, at_rest: bool) -> Step | None:
-        """The gateway has been cut off from IB for so long (1100)."""
-        if at_rest or cut_for_s < CUT_S or not self._may_say("RECONNECTACCOUNT", now_s):
+    def cut(self, now_s: float, cut_for_s: float, unsaid_s: float, *, at_rest: bool) -> Step | None:
+        """The gateway has been cut off from IB for so long (1100), and last said so so long ago."""
+        if at_rest:
             return None
         why = f"cut off from Interactive Brokers for {cut_for_s / 60:.0f} minutes"
-        return self._take(Step(Rung.CONTROLLER, why, command="RECONNECTACCOUNT"), now_s)
+        if cut_for_s >= CUT_S and self._may_say("RECONNECTACCOUNT", now_s):
+            return self._take(Step(Rung.CONTROLLER, why, command="RECONNECTACCOUNT"), now_s)
+        if unsaid_s >= CUT_UNSAID_S and self._may_have_session(now_s):
+            why += f"; last said {unsaid_s / 60:.0f} minutes ago, so it may be over"
+            return self._take(Step(Rung.NEW_SESSION, why), now_s)
+        return None
 
     # --- one rung ----------------------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ RULES: tuple[tuple[Rule, Callable[[Limits], bool]], ...] = (
     (moneyrules.notional, lambda _: True),
     (moneyrules.premium, lambda limits: limits.max_premium is not None),
     (moneyrules.loss, lambda limits: limits.max_loss is not None or not limits.allow_unlimited_loss),
+    (moneyrules.cover, lambda limits: not limits.allow_unlimited_loss),
     (moneyrules.daily_loss, lambda limits: limits.max_daily_loss is not None),
     (rules.position, lambda limits: limits.max_position is not None),
     (rules.strategy_position, lambda limits: limits.max_strategy_position is not None),

@@ -99,19 +99,22 @@ class Faults:
         self._gateway.tells_while_cut = tells_orders
         self._gateway.notify(*CONNECTIVITY_LOST)
 
-    def restore(self, *, data_kept: bool, lose_reports: bool = False) -> None:
+    def restore(self, *, data_kept: bool, lose_reports: bool = False, tells: bool = True) -> None:
         """IB is back: 1102, or 1101 when subscriptions were silently dropped.
 
         Args:
             data_kept: whether market data subscriptions survived.
             lose_reports: never tell what happened to orders meanwhile, as IB sometimes does.
+            tells: False: neither message comes.
         """
         gateway = self._gateway
-        self.say(f"Interactive Brokers is back: {1102 if data_kept else 1101}", "mends")
+        said = str(1102 if data_kept else 1101) if tells else "and nobody is told"
+        self.say(f"Interactive Brokers is back: {said}", "mends")
         gateway.is_cut = False
         if not data_kept:
             self._end_market_data()
-        gateway.notify(*(RESTORED if data_kept else RESTORED_EMPTY))
+        if tells:
+            gateway.notify(*(RESTORED if data_kept else RESTORED_EMPTY))
         gateway.reporter.release(lose=lose_reports)
         gateway.resume_upstream()
 

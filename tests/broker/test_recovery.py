@@ -23,7 +23,7 @@ from ibkr_service.controller import Controller
 from ibkr_service.core import events as ev
 from ibkr_service.core.incidents import STREAMS_MAX_S
 from ibkr_service.core.instrument import Forex, Stock
-from ibkr_service.core.ladder import COMMANDS
+from ibkr_service.core.ladder import COMMANDS, CUT_UNSAID_S
 from ibkr_service.core.link import Link
 from ibkr_service.core.orders import Intent
 from ibkr_service.core.pulse import REACH
@@ -422,6 +422,43 @@ async def test_a_gateway_that_stays_cut_off_is_told_to_reconnect(tmp_path):
 
     gateway, session = {"command_port": COMMAND_PORT}, {"controller": CONTROLLER}
     await play(tmp_path, scenario, gateway=gateway, session=session)
+
+
+@pytest.mark.parametrize("data_kept", [True, False])
+async def test_a_cut_whose_end_nobody_tells_is_not_for_ever(tmp_path, data_kept):
+    """A new session after a quarter of an hour; it finds the gateway well, and what was missed."""
+
+    async def scenario(world, holder):
+        before = world.app.book.session
+        world.faults.cut()
+        await asyncio.sleep(30)
+        world.faults.restore(data_kept=data_kept, tells=False)
+        await asyncio.sleep(CUT_UNSAID_S - 60)
+        assert world.app.book.link is Link.CUT
+        await world.until_ready(120)
+        assert world.app.book.session == before + 1
+        await soon(world, lambda: flows(holder, AAPL), 30)
+        assert rungs(world) == ["new session"]
+
+    await play(tmp_path, scenario)
+
+
+async def test_a_cut_that_lasts_is_told_to_each_new_session(tmp_path):
+    """So orders stay where they are; and a gateway that repeats it is left alone."""
+
+    async def scenario(world, _holder):
+        world.faults.cut()
+        for _ in range(6):
+            await asyncio.sleep(CUT_UNSAID_S / 3)
+            world.faults.cut()
+        assert rungs(world) == []
+        await asyncio.sleep(3 * CUT_UNSAID_S)
+        assert rungs(world).count("new session") in {2, 3}
+        assert world.app.book.link is Link.CUT
+        world.faults.restore(data_kept=True)
+        await world.until_ready(60)
+
+    await play(tmp_path, scenario)
 
 
 async def test_nothing_is_done_about_silence_in_a_declared_restart_window(tmp_path):

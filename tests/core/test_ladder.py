@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ibkr_service.core.ladder import (
     COMMANDS,
     CUT_S,
+    CUT_UNSAID_S,
     EVERY_S,
     FOR_DATA,
     GIVEN_UP_MAX,
@@ -114,7 +115,7 @@ def test_nothing_happens_in_a_restart_window():
     ladder = Ladder(ALL)
     assert climb(ladder, Scene((A, B), at_rest=True), 3600) == []
     assert [ladder.lost(float(n), at_rest=True) for n in range(10)] == [None] * 10
-    assert ladder.cut(0.0, 10 * CUT_S, at_rest=True) is None
+    assert ladder.cut(0.0, 10 * CUT_S, 10 * CUT_UNSAID_S, at_rest=True) is None
 
 
 def test_it_begins_at_the_bottom_when_what_was_silent_flows():
@@ -144,8 +145,17 @@ def test_a_gateway_that_is_given_up_again_and_again_is_restarted():
 def test_a_gateway_that_stays_cut_is_told_to_reconnect_now_and_then():
     """After ten minutes, and every half hour."""
     ladder = Ladder(ALL)
-    said = [n for n in range(7200) if ladder.cut(float(n), float(n), at_rest=False) is not None]
+    said = [n for n in range(7200) if ladder.cut(float(n), float(n), 1.0, at_rest=False) is not None]
     assert said == [600, 2400, 4200, 6000]
+
+
+def test_a_gateway_that_does_not_repeat_that_it_is_cut_is_asked_by_a_new_session():
+    """Which it tells anew, if it still is."""
+    ladder = Ladder()
+    assert ladder.cut(0.0, 10 * CUT_S, CUT_UNSAID_S - 1, at_rest=False) is None
+    step = ladder.cut(1.0, 10 * CUT_S, CUT_UNSAID_S, at_rest=False)
+    assert (step.rung, step.command) == (Rung.NEW_SESSION, None)
+    assert "15 minutes ago" in step.why
 
 
 def test_what_an_earlier_process_asked_for_counts():
@@ -183,7 +193,7 @@ def advanced(ladder, what, now_s, scene):
         case "lost":
             return ladder.lost(now_s, at_rest=scene.at_rest)
         case _:
-            return ladder.cut(now_s, now_s, at_rest=scene.at_rest)
+            return ladder.cut(now_s, now_s, now_s, at_rest=scene.at_rest)
 
 
 def check_step(step, before, scene):

@@ -364,6 +364,68 @@ def test_shares_cover_the_calls_that_are_sold_on_them(desk):
     assert desk.ask(sell(1, C150, "3"), **own) == "max_loss"
 
 
+C150_LATER = Option("AAPL", "20270219", 150.0, "C", trading_class="AAPL")
+C160_LATER = Option("AAPL", "20270219", 160.0, "C", trading_class="AAPL")
+P150 = Option("AAPL", "20270115", 150.0, "P", trading_class="AAPL")
+IBM_CALL = Option("IBM", "20270115", 160.0, "C", trading_class="IBM")
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "limit"),
+    [
+        ([(C150, 1), (C160, -1)], Intent.sell(C150, 1, limit="3"), "max_loss"),
+        ([(C150, 2), (C160, -1)], Intent.sell(C150, 1, limit="3"), None),
+        ([(C150, 2), (C160, -1)], Intent.sell(C150, 2, limit="3"), "max_loss"),
+        ([(C150, 1), (C160, -1), (AAPL, 100)], Intent.sell(C150, 1, limit="3"), None),
+        ([(AAPL, 150), (C160, -1)], Intent.sell(AAPL, 50), None),
+        ([(AAPL, 150), (C160, -1)], Intent.sell(AAPL, 51), "max_loss"),
+        ([(AAPL, 100), (C160, -1)], Intent.sell(AAPL, 100, stop="90"), "max_loss"),
+        ([(AAPL, 100), (IBM_CALL, -1)], Intent.sell(AAPL, 100), None),
+        ([(AAPL, 100), (C160, -1), (C150, 1)], Intent.sell(AAPL, 100), None),
+        # A bought call covers as long as it lives.
+        ([(C150, 1), (C150_LATER, 1), (C160, -1)], Intent.sell(C150, 1, limit="3"), None),
+        ([(C150, 1), (C150_LATER, 1), (C160_LATER, -1)], Intent.sell(C150_LATER, 1, limit="3"), "max_loss"),
+        ([(C150, 1), (C150_LATER, 1), (C160_LATER, -1)], Intent.sell(C150, 1, limit="3"), None),
+        # It was naked before: nothing that is sold made it so.
+        ([(C160, -1), (AAPL, -100)], Intent.sell(AAPL, 10), None),
+        ([(C150, 1), (AAPL, -100)], Intent.sell(C150, 1, limit="3"), None),
+        # What loses no more than is known is for max_loss to look at when it is opened.
+        ([(P150, 1), (C160, -1), (C150, 1)], Intent.sell(P150, 1, limit="3"), None),
+        ([(C150, 1), (C160, -1)], Intent.sell(bull_call(C150, C160), 1, credit="2"), None),
+        ([(C150, 1), (C160, -1)], Intent.buy(C160, 1, limit="1"), None),
+    ],
+)
+def test_what_covers_a_sold_call_is_not_sold_away_from_under_it(desk, held, asked, limit):
+    """Neither bought calls nor shares, unless a loss without bound is allowed."""
+    for number, (instrument, size) in enumerate(held):
+        CON_IDS.setdefault(instrument, 100 + number)
+        desk.hold(instrument, size)
+        desk.quote(instrument, 3.0)
+    assert desk.ask(asked, allow_unlimited_loss=False) == limit
+    assert desk.ask(asked, allow_unlimited_loss=True) is None
+
+
+def test_what_works_to_sell_covers_nothing_and_a_fill_counts_before_its_position(desk):
+    """One of two is on its way out; a call was bought back, and the broker still shows it."""
+    own = {"allow_unlimited_loss": False}
+    desk.hold(C150, 2)
+    desk.hold(C160, -1)
+    desk.work(Intent.sell(C150, 1, limit="3"))
+    assert desk.ask(Intent.sell(C150, 1, limit="3.01"), **own) == "max_loss"
+    desk.hold(C160, -1, summed=0)
+    assert desk.ask(Intent.sell(C150, 1, limit="3.01"), **own) is None
+
+
+def test_cover_is_counted_by_the_worse_word_in_quarantine(desk):
+    """Somebody sold a call that our sum does not know."""
+    own = {"allow_unlimited_loss": False}
+    desk.hold(C150, 1)
+    desk.hold(C160, -1, summed=0)
+    assert desk.ask(Intent.sell(C150, 1, limit="3"), **own) is None
+    desk.book.apply(ev.QuarantineBegan(at=AT, account="DU1", why="C160"))
+    assert desk.ask(Intent.sell(C150, 1, limit="3"), **own) == "max_loss"
+
+
 def test_a_loss_of_the_day_stops_entries_and_unknown_is_not_zero(desk):
     own = {"max_daily_loss": D(500)}
     desk.hold(AAPL, 10)
