@@ -7,7 +7,8 @@ unknown, on an order it is a doubt that only the server's own status settles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
@@ -106,6 +107,8 @@ def is_known(code: int) -> bool:
     )
 
 
+_CONNECTED = re.compile(r"farms are connected:\s*([^\s;]+(?:;\s*[^\s;]+)*)")  # names may have a full stop in them
+
 # Which market-data farm serves what, by the beginning of its name, as people report them; IB documents none of it.
 _FARM_KINDS: Mapping[str, tuple[type[Instrument], ...]] = MappingProxyType(
     {
@@ -132,6 +135,18 @@ def feed_group(instrument: Instrument) -> str:
     if currency != "USD" and not isinstance(instrument, Forex):
         return f"{type(instrument).__name__} in {currency}"
     return next((name for name, kinds in _FARM_KINDS.items() if isinstance(instrument, kinds)), "")
+
+
+def farms_back(text: str, down: Iterable[str]) -> tuple[str, ...]:
+    """The farms that a 1101 or 1102 says are connected: those that it names, and if it says "all", those of `down`.
+
+    A farm that was down before need not be told of by a 2104 of its own. Those "not connected" are not taken for down:
+    one that only sleeps is among them, and of a broken one 2103 tells.
+    """
+    named = _CONNECTED.search(text)
+    names = tuple(name.strip() for name in named[1].rstrip(". ").split(";")) if named else ()
+    others = tuple(down) if "all data farms are connected" in text.lower() else ()
+    return tuple(dict.fromkeys((*filter(None, names), *others)))
 
 
 def farm_name(text: str) -> str:

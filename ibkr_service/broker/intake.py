@@ -128,6 +128,7 @@ class Intake:
         if (signal := codes.LINK_SIGNALS.get(code)) is not None:
             self._put(ev.LinkSignalled(at=at, session=self.session, signal=signal, why=text, code=code))
             self._on_signal(signal)
+            self._farms_back(code, text)
         elif (up := codes.FARMS.get(code)) is not None:
             farm = codes.farm_name(text)
             self._put(ev.FarmChanged(at=at, session=self.session, farm=farm, up=up, code=code))
@@ -147,6 +148,13 @@ class Intake:
                 self._lines.failed(request, code, text)
             known = codes.is_known(code)
             self._put(ev.BrokerNotice(at=at, session=self.session, code=code, text=text, request=request, known=known))
+
+    def _farms_back(self, code: int, text: str) -> None:
+        down = sorted(self._lines.farms_down)
+        for farm in codes.farms_back(text, down):
+            self._put(ev.FarmChanged(at=self._clock.now(), session=self.session, farm=farm, up=True, code=code))
+            if farm in down:
+                self._lines.farm_up(farm, asyncio.get_running_loop().time())
 
     # --- orders ------------------------------------------------------------------------------------------------------
 

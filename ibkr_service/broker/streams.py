@@ -60,7 +60,7 @@ class Streams:
         self._session = 0
         self._tick_budget = HistoryBudget(requests_max=1_000_000)  # of this connection: only the 15 seconds count
         self._work: asyncio.TaskGroup | None = None
-        self._farms_down: set[str] = set()
+        self._farms_down: dict[str, int] = {}  # the code that said so
         self._changed = asyncio.Event()
 
     def __iter__(self) -> Iterator[Feed]:
@@ -274,8 +274,12 @@ class Streams:
         self._changed.set()
 
     def _on_message(self, request: int, code: int, text: str, _json: str) -> None:
-        if codes.LINK_SIGNALS.get(code) in INTERRUPTIONS:
-            self.interrupt(text)
+        if (signal := codes.LINK_SIGNALS.get(code)) is not None:
+            if signal in INTERRUPTIONS:
+                self.interrupt(text)
+            for farm in codes.farms_back(text, self._farms_down):
+                if farm in self._farms_down:
+                    self._farm(farm, self._farms_down[farm], up=True)
         elif (up := codes.FARMS.get(code)) is not None:
             self._farm(codes.farm_name(text), code, up=up)
         feed_ = self._by_request.get(request)
@@ -292,7 +296,10 @@ class Streams:
 
     def _farm(self, farm: str, code: int, *, up: bool) -> None:
         """A farm went down or came up. Those for history have no names that tell whom they serve."""
-        (self._farms_down.discard if up else self._farms_down.add)(farm)
+        if up:
+            self._farms_down.pop(farm, None)
+        else:
+            self._farms_down[farm] = code
         for feed in self:
             feed.farms(any_down=bool(self._farms_down))
             if code not in codes.MARKET_DATA_FARMS or not codes.may_come_from(farm, feed.want.instrument):

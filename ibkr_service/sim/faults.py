@@ -43,12 +43,10 @@ RESTORED_EMPTY: Final = (
         " All data requests need to be resubmitted."
     ),
 )
-RESTORED: Final = (
-    1102,
-    (
-        "Connectivity between IB and Trader Workstation has been restored - data maintained."
-        " All data farms are connected: usfarm; ushmds; secdefnj."
-    ),
+RESTORED: Final = (1102, "Connectivity between IB and Trader Workstation has been restored - data maintained.")
+FARMS_CONNECTED: Final = " All data farms are connected: usfarm; ushmds; secdefnj."
+FARM_MISSING: Final = (
+    " The following farms are connected: ushmds; secdefnj. The following farms are not connected: usfarm."
 )
 
 
@@ -114,7 +112,10 @@ class Faults:
         if not data_kept:
             self._end_market_data()
         if tells:
-            gateway.notify(*(RESTORED if data_kept else RESTORED_EMPTY))
+            code, text = RESTORED if data_kept else RESTORED_EMPTY
+            gateway.notify(
+                code, text + (FARM_MISSING if gateway.farm_is_down else FARMS_CONNECTED if data_kept else "")
+            )
         gateway.reporter.release(lose=lose_reports)
         gateway.resume_upstream()
 

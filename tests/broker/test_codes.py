@@ -12,6 +12,7 @@ from ibkr_service.broker.codes import (
     LINK_SIGNALS,
     SUBSCRIPTION_FAILURES,
     farm_name,
+    farms_back,
     feed_group,
     is_known,
     may_come_from,
@@ -107,6 +108,29 @@ def test_codes_without_an_order_are_known(code):
 def test_other_codes_are_unknown(code):
     """And are marked so."""
     assert not is_known(code)
+
+
+@pytest.mark.parametrize(
+    ("text", "back"),
+    [
+        (
+            "restored - data maintained. All data farms are connected: cashfarm; usfarm; secdefnj.",
+            "cashfarm usfarm secdefnj x",
+        ),
+        ("restored - data maintained. All data farms are connected.", "x"),
+        (
+            "The following farms are connected: usfarm.nj; hfarm. The following farms are not connected: x.",
+            "usfarm.nj hfarm",
+        ),
+        ("The following farms are connected: usfarm.nj. The following farms are not connected: x; y.", "usfarm.nj"),
+        ("The following farms are not connected: x.", ""),
+        ("restored - data lost. All data requests need to be resubmitted.", ""),
+        ("", ""),
+    ],
+)
+def test_the_farms_that_are_back_with_the_line(text, back):
+    """Those that are named, or all; not those that are said to be missing."""
+    assert list(farms_back(text, ["x"])) == back.split()
 
 
 @pytest.mark.parametrize(

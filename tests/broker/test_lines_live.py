@@ -415,6 +415,31 @@ async def test_a_farm_that_sleeps_after_an_outage_is_not_down(tmp_path):
     await play(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("back", [True, False])
+async def test_a_farm_that_is_back_with_the_line_is_not_down(tmp_path, back):
+    """2103, 1100, and the 1102 names the farm: no 2104 comes. If it is named as missing, it is waited for."""
+
+    async def scenario(world, one):
+        one.desk.watch(AAPL)
+        await world.until(lambda: flows(one, AAPL))
+        world.faults.farm_down()
+        await asyncio.sleep(5)
+        world.faults.cut()
+        await asyncio.sleep(60)
+        world.gateway.farm_is_down = not back
+        world.faults.restore(data_kept=True)
+        await world.until_ready(60)
+        await asyncio.sleep(60)
+        assert flows(one, AAPL) == back
+        assert bool(world.app.book.farms_down) != back
+        assert bool(world.app.session.lines.farms_down) != back
+        world.faults.farm_up()
+        await world.until(lambda: flows(one, AAPL), 20)
+        assert not world.app.book.farms_down
+
+    await play(tmp_path, scenario)
+
+
 async def test_a_quote_of_before_the_outage_is_not_usable_after_it(tmp_path):
     """A tick in the very chunk of the 2103, and greeks or sizes while the farm is down, resume nothing."""
 
