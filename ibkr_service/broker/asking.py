@@ -67,8 +67,8 @@ class Questions:
         self._now = clock.now
         self._hours = TradingHours(UsCalendar(clock.now()) if calendar_hours else None)
         self._became_ready = asyncio.Event()
-        self.history = History(ask=self.ask, con_id=self.con_id, until_ready=self.until_ready, clock=clock)
-        self.streams = Streams(clock=clock, con_id=self.con_id, history=self.history)
+        self.history = History(ask=self.ask, as_sent=self.as_sent, until_ready=self.until_ready, clock=clock)
+        self.streams = Streams(clock=clock, as_sent=self.as_sent, history=self.history)
 
     def _live(self) -> Connection:
         connection = self._connection
@@ -117,6 +117,15 @@ class Questions:
             UnknownInstrument: no contract, or several, fit. BrokerRefused, RequestTimeout, NotReady: as they say.
         """
         return await self._con_id(self._live(), instrument)
+
+    async def as_sent(self, instrument: AnyInstrument) -> tuple[AnyInstrument, int]:
+        """What goes on the wire for an instrument, and its conId, asked once.
+
+        Raises:
+            As `con_id`.
+        """
+        await self.con_id(instrument)
+        return self._sent_as(instrument)
 
     async def _con_id(self, connection: Connection, instrument: AnyInstrument) -> int:
         if instrument in self._con_ids:

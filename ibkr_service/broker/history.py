@@ -52,21 +52,21 @@ class History:
     """Everything that lies in the past.
 
     Args:
-        ask, con_id: the session's. until_ready: returns when the link is READY.
+        ask, as_sent: the session's. until_ready: returns when the link is READY.
     """
 
     def __init__(
         self,
         *,
         ask: Ask,
-        con_id: Callable[[AnyInstrument], Awaitable[int]],
+        as_sent: Callable[[AnyInstrument], Awaitable[tuple[AnyInstrument, int]]],
         until_ready: Callable[[], Awaitable[None]],
         clock: Clock,
         budget: HistoryBudget | None = None,
     ) -> None:
         self.budget = budget or HistoryBudget()
         self._ask = ask
-        self._con_id = con_id
+        self._as_sent = as_sent
         self._until_ready = until_ready
         self._clock = clock
         self._answers: dict[str, tuple[float, list[Bar]]] = {}  # by request in words: when it came, what it was
@@ -270,7 +270,7 @@ class History:
             began_s, pause_s = _now_s(), RECONNECTED_S
             try:
                 # Before its turn: IB counts a request from when it comes, and so may not come later than its turn.
-                contract = translate.contract_of(instrument, await self._con_id(instrument))
+                contract = translate.contract_of(*await self._as_sent(instrument))
                 left_s -= _now_s() - began_s
 
                 async with self.budget.turn(toll) as ticket:

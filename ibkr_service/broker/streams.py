@@ -44,15 +44,21 @@ class Streams:
     """All feeds of the service.
 
     Args:
-        con_id: the session's. history: where missed bars are fetched, and whose budget bars that are kept up to date
+        as_sent: the session's. history: where missed bars are fetched, and whose budget bars that are kept up to date
         share.
     """
 
-    def __init__(self, *, clock: Clock, con_id: Callable[[AnyInstrument], Awaitable[int]], history: History) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        as_sent: Callable[[AnyInstrument], Awaitable[tuple[AnyInstrument, int]]],
+        history: History,
+    ) -> None:
         # New real-time bars have the limit of sixty in ten minutes for themselves.
         self.real_time_budget = HistoryBudget(identical_s=0.0)
         self._clock = clock
-        self._con_id = con_id
+        self._as_sent = as_sent
         self._history = history
         self._feeds: dict[Want, Feed] = {}
         self._by_request: dict[int, Feed] = {}  # of this connection
@@ -212,7 +218,7 @@ class Streams:
     async def _request(self, feed: Feed, ib: Any, is_ready: Callable[[], bool]) -> None:
         loop, instrument = asyncio.get_running_loop(), feed.want.instrument
         try:
-            con_id = await self._con_id(instrument)
+            sent, con_id = await self._as_sent(instrument)
             await self._take_turn(feed)
         except BrokerRefused as exc:
             feed.refused(exc.code, exc.text, loop.time())
@@ -228,7 +234,7 @@ class Streams:
                 request = ib.client.getReqId()
                 self._by_request[request] = ib.wrapper.takers[request] = feed
                 feed.requested(request, loop.time())
-                feed.send(ib.client, request, translate.contract_of(instrument, con_id))
+                feed.send(ib.client, request, translate.contract_of(sent, con_id))
         finally:
             if feed.asking is asyncio.current_task():
                 feed.asking = None

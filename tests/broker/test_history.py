@@ -21,9 +21,10 @@ from ibkr_service.core.errors import (
     RequestTimeout,
     UnknownInstrument,
 )
-from ibkr_service.core.instrument import Forex, Stock
+from ibkr_service.core.instrument import Forex, Future, Stock
 from ibkr_service.core.ticks import BidAskTick, MidPointTick, TradeTick
 from ibkr_service.sim import GatewayConfig
+from ibkr_service.sim.messages import Request
 from ibkr_service.supervisor import StrategySpec
 from tests.world import EPOCH, World, WorldConfig
 
@@ -129,6 +130,23 @@ async def test_days_have_dates(world, desk):
     assert 330 < len(bars) < 360
     weeks = await desk.history(AAPL, "1 week", days=500)
     assert 70 <= len(weeks) <= 73
+
+
+async def test_a_future_as_it_stands_in_a_position_is_asked_for_with_its_exchange(world, desk):
+    """Positions come without one, and TWS answers no request without one; streams as history."""
+    asked, plain = [], world.gateway.dispatch
+
+    def heard(session, values):
+        if values[0] in {str(int(Request.HISTORICAL_DATA)), str(int(Request.REAL_TIME_BARS))}:
+            asked.append("CME" in values)
+        plain(session, values)
+
+    world.gateway.dispatch = heard
+    future = Future("ES", "202612", exchange="")
+    assert await desk.history(future, "1 min", start=EPOCH - timedelta(minutes=20), end=EPOCH)
+    async with desk.bars(future, "5 secs") as bars:
+        await bars.get()
+    assert asked == [True, True]
 
 
 async def test_what_tws_has_no_words_for_is_not_asked(world, desk):
