@@ -56,6 +56,7 @@ class Line:
     in_gap: bool = False
     asked_in_gap: bool = False  # anew, since the gap began
     flowing: bool = False  # ticks were told since the last gap
+    pushed: bool = False  # something was told to the streams since the last gap, be it sizes alone
     streams_in_gap: set[Stream[StreamItem]] = field(default_factory=set)  # who was told of the gap
     had: set[str] = field(default_factory=set)  # prices from before a gap that have not come again
     told_code: int | None = None  # the refusal that its watchers know of

@@ -482,6 +482,7 @@ class Lines:
         names, unset = translate.TICK_FIELDS, translate.UNSET_FROM
 
         def push(at: datetime, mono_s: float, tick_type: int, price: float, size: float) -> None:
+            line.pushed = True
             if line.streams_in_gap:
                 for stream in line.streams:
                     if stream in line.streams_in_gap:
@@ -544,9 +545,11 @@ class Lines:
 
     def _break_off(self, line: Line, reason: str, since: datetime | None = None) -> None:
         line.distrust()
-        if not line.flowing:
+        is_told = line.flowing
+        if not is_told and not line.pushed:
             return
-        line.flowing, line.in_gap, line.asked_in_gap = False, True, False
+        line.flowing = line.pushed = line.asked_in_gap = False
+        line.in_gap = line.in_gap or is_told
         line.epoch += 1
         now = self._clock.now()
         gap = ev.Gap(
@@ -557,7 +560,8 @@ class Lines:
             since=since or now,
             epoch=line.epoch,
         )
-        self._put(gap)
+        if is_told:  # else only who sees every tick has seen any
+            self._put(gap)
         for stream in tuple(line.streams):
             stream.put(gap)
         line.streams_in_gap.update(line.streams)

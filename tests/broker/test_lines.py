@@ -82,6 +82,11 @@ class Feed:
                 sink(EPOCH, self.now_s, 1, bid, 1.0)
         self.touch(*instruments)
 
+    def size(self, instrument):
+        """The size of a bid arrives, and no price."""
+        self.lines.sinks[self.line(instrument).request](EPOCH, self.now_s, 0, 0.0, 5.0)
+        self.touch(instrument)
+
     def touch(self, *instruments):
         """Something of these tickers has changed."""
         self.lines.arrived({self.tickers[instrument] for instrument in instruments}, EPOCH, self.now_s)
@@ -894,6 +899,23 @@ async def test_a_stream_is_told_the_end_of_the_gaps_that_it_was_told_of(feed):
     assert await unread(inside) == ["RawTick"]
     assert await unread(late) == ["Gap", "Resumed", "RawTick"]
     assert feed.about(EUR).count("Resumed") == 2
+
+
+async def test_a_stream_that_has_seen_sizes_alone_is_told_of_a_gap_all_the_same(feed):
+    """Who only watches has not seen them: the book's gap goes on, or there is none."""
+    stream = feed.lines.every_tick(EUR, 100)
+    feed.tick(EUR)
+    feed.lines.interrupt("cut")
+    told = feed.about(EUR)
+    feed.size(EUR)
+    assert await unread(stream) == ["RawTick", "Gap", "Resumed", "RawTick"]
+    feed.lines.interrupt("cut")
+    feed.lines.interrupt("cut")
+    feed.size(EUR)
+    assert await unread(stream) == ["Gap", "Resumed", "RawTick"]
+    assert feed.about(EUR) == told
+    feed.tick(EUR)
+    assert feed.about(EUR)[len(told) :][:1] == ["Resumed"]
 
 
 async def test_a_stream_that_is_opened_while_its_line_is_not_asked_for_leaves_no_sink(full):
