@@ -195,6 +195,8 @@ async def test_exec_correction(tmp_path):
         assert [fill.quantity for fill in at.fills(ref)] == [10, 6]
         await asyncio.sleep(700)  # the looks show both revisions again
         assert [fill.quantity for fill in at.fills(ref)] == [10, 6]
+        assert at.book.orders[ref].state is OrderState.CANCELLED, "the broker will do nothing more with it"
+        assert at.book.unaccounted() == ()
         at.world.check_agreement()
 
 

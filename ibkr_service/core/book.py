@@ -79,6 +79,12 @@ def exec_key(exec_id: str) -> tuple[str, str]:
     return (base, revision) if base else (exec_id, "")
 
 
+def is_revised(exec_id: str) -> bool:
+    """Whether an execution is the correction of another: the first revision is 01."""
+    revision = exec_key(exec_id)[1]
+    return revision.isdecimal() and int(revision) > 1
+
+
 class Book(msgspec.Struct, eq=False, weakref=True):
     """The folded state. Read anything; change it only through `apply`.
 
@@ -788,7 +794,8 @@ class Book(msgspec.Struct, eq=False, weakref=True):
             if order.filled >= order.intent.quantity and modification.is_overdue(order, look.asked_at):
                 yield from self._unchanged(look, order.ref, "it had filled before the change came")
                 continue
-            resolution, detail = _explain(order, completed.get(order.ref), look)
+            is_corrected = any(is_revised(fill.exec_id) for fill in self.fills_of(order.ref))
+            resolution, detail = _explain(order, completed.get(order.ref), look, is_corrected=is_corrected)
             if resolution == "absent" and not self._is_silence(order, look):
                 self._settled_unknown.discard(order.ref)
                 continue
@@ -859,7 +866,9 @@ def _count_since(times: Sequence[Submission] | None, since: datetime) -> int:
     return len(times) - old
 
 
-def _explain(order: Order, completed_status: str | None, look: ev.Snapshot) -> tuple[Resolution | None, str]:
+def _explain(
+    order: Order, completed_status: str | None, look: ev.Snapshot, *, is_corrected: bool
+) -> tuple[Resolution | None, str]:
     """What it means that an order of ours is not among the broker's open orders."""
     if completed_status is not None:
         match STATUS_SIGNALS.get(completed_status):
@@ -867,6 +876,8 @@ def _explain(order: Order, completed_status: str | None, look: ev.Snapshot) -> t
                 return "cancelled", "completed at the broker as cancelled"
             case OrderSignal.INACTIVE:
                 return "inactive", "completed at the broker as inactive"
+            case _ if completed_status == "Filled" and is_corrected:
+                return "cancelled", "completed at the broker as Filled; what a correction took back is not traded again"
             case _:
                 return "lost", f"completed at the broker as {completed_status}, but its executions are missing"
     if order.state is OrderState.UNKNOWN:
