@@ -871,21 +871,25 @@ def _explain(
 ) -> tuple[Resolution | None, str]:
     """What it means that an order of ours is not among the broker's open orders."""
     if completed_status is not None:
-        match STATUS_SIGNALS.get(completed_status):
-            case OrderSignal.CANCELLED:
-                return "cancelled", "completed at the broker as cancelled"
-            case OrderSignal.INACTIVE:
-                return "inactive", "completed at the broker as inactive"
-            case _ if completed_status == "Filled" and is_corrected:
-                return "cancelled", "completed at the broker as Filled; what a correction took back is not traded again"
-            case _:
-                return "lost", f"completed at the broker as {completed_status}, but its executions are missing"
+        return _explain_completed(completed_status, is_corrected=is_corrected)
     if order.state is OrderState.UNKNOWN:
         forgotten = may_be_forgotten(order.submitted_at, look.asked_at)
         if order.perm_id or order.filled or order.session == look.session or forgotten:
             return None, ""  # the broker had it, or may yet receive it, or no longer tells: only a person can say more
         return "absent", "the broker, asked again and again, knows nothing of it"
     return "lost", "neither open nor completed at the broker, and no execution"
+
+
+def _explain_completed(status: str, *, is_corrected: bool) -> tuple[Resolution, str]:
+    match STATUS_SIGNALS.get(status):
+        case OrderSignal.CANCELLED:
+            return "cancelled", "completed at the broker as cancelled"
+        case OrderSignal.INACTIVE:
+            return "inactive", "completed at the broker as inactive"
+        case _ if status == "Filled" and is_corrected:
+            return "cancelled", "completed at the broker as Filled; what a correction took back is not traded again"
+        case _:
+            return "lost", f"completed at the broker as {status}, but its executions are missing"
 
 
 def _doubts(look: ev.Snapshot, account_of: Mapping[str, str], refs: AbstractSet[str], why: str) -> Iterable[ev.Event]:
