@@ -28,6 +28,7 @@ from ibkr_service.core.working import left_of
 from ibkr_service.core.worstloss import shares_needed, worst_loss
 
 PERCENT = Decimal(100)
+SURELY = 1 - 1e-9  # of a limit
 # Fields with which an order buys something else than `quantity`, or brings other orders with it. Unknown is no.
 UNPRICEABLE = frozenset({"cashQty", "hedgeType", "deltaNeutralOrderType"})
 COLLARED = frozenset({"LMT", "LOC", "MIDPRICE"})  # whose limit meets the market at once
@@ -36,6 +37,9 @@ COLLARED = frozenset({"LMT", "LOC", "MIDPRICE"})  # whose limit meets the market
 def notional(asked: Asked) -> Refused | None:
     """Quantity, multiplier and price of one order; what nobody can price is refused."""
     intent, limits = asked.intent, asked.limits
+    traded = intent.instrument
+    if type(traded) is Stock and intent.order_type == "MKT" and not intent.fields and _is_small(asked, traded):
+        return None
     for name, _ in intent.fields:
         if name in UNPRICEABLE:
             return Refused("max_notional", "orders whose size is known beforehand", f"one with the field {name}")
@@ -53,6 +57,19 @@ def notional(asked: Asked) -> Refused | None:
     if notional > limits.max_notional:
         return Refused("max_notional", str(limits.max_notional), f"{notional:f}")
     return None
+
+
+def _is_small(asked: Asked, share: Stock) -> bool:
+    """Whether a market order for shares is surely within its limit: what strategies send between a tick and an order.
+
+    In floats, whose error is far below the margin; a no means that it has to be computed exactly.
+    """
+    intent, limits = asked.intent, asked.limits
+    quote = asked.book.quote(share)
+    if quote is None or why_unusable(quote, limits.max_quote_age_s, asked.mono_s) is not None:
+        return False
+    price = quote.ask if intent.action == "BUY" else quote.bid
+    return price is not None and 0 <= price * float(intent.quantity) < SURELY * float(limits.max_notional)
 
 
 def premium(asked: Asked) -> Refused | None:

@@ -91,6 +91,29 @@ def test_what_reduces_turns_nothing_around_whatever_fills(desk, traded, action, 
         assert after * held >= 0
 
 
+@settings(max_examples=300)
+@given(desks(), LIMITS, TRADED, ACTION, QUANTITY)
+def test_what_passes_leaves_no_more_sold_calls_without_cover(desk, limits, traded, action, quantity):
+    """Whether it opens, reduces or does both, as long as a loss without bound is not allowed."""
+    limits = msgspec.structs.replace(limits, allow_unlimited_loss=False)
+    intent = order(traded, action, quantity)
+    if check(intent, "s", limits, desk.book, now=AT, mono_s=1001.0) is None:
+        exposure = Exposure(desk.book, "DU1")
+        assert exposure.uncovered(AAPL, moves(intent, D(quantity))) <= exposure.uncovered(AAPL)
+
+
+@settings(max_examples=300)
+@given(st.integers(1, 10**6), st.integers(1, 1000), st.integers(-3, 3), st.booleans())
+def test_a_market_order_for_shares_is_within_its_notional_to_the_cent(cents, quantity, off, buys):
+    """Also where the short answer in floats does not suffice."""
+    desk = Desk()
+    desk.quote(AAPL, cents / 100)
+    price = D(repr(desk.book.quotes[AAPL].ask if buys else desk.book.quotes[AAPL].bid))
+    limits = msgspec.structs.replace(OPEN, max_notional=price * quantity + D(off) / 100)
+    refused = check(order(AAPL, "BUY" if buys else "SELL", quantity), "s", limits, desk.book, now=AT, mono_s=1001.0)
+    assert (refused is not None) == (off < 0)
+
+
 @given(desks(), LIMITS, TRADED, ACTION, QUANTITY)
 def test_without_a_quote_a_market_order_is_refused(desk, limits, traded, action, quantity):
     """Unknown is never zero: there is no price, so there is no order."""
