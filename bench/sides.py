@@ -16,7 +16,7 @@ from typing import Any
 import feed
 import ib_insync
 
-from ibkr_service import log
+from ibkr_service import log, pages
 from ibkr_service.app import App, AppConfig
 from ibkr_service.broker import translate
 from ibkr_service.broker.ib import adopt_running_loop
@@ -130,6 +130,7 @@ async def service(
         around.create_task(app.run(), name="app")
         await until(lambda: len(app.book.quotes) == len(watched))
         assert [line.request for line in app.session.lines] == _requests(watched), "the feed's request ids"
+        await asyncio.to_thread(pages.gather)  # as the daemon does
         try:
             yield client_of(app)
         finally:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from ibkr_service import pages
 from ibkr_service.app import EXIT_FAILED, EXIT_UNUSABLE, App, AppConfig
 from ibkr_service.broker.ib import IB, adopt_running_loop
 from ibkr_service.broker.login import SessionConfig, choose_account
@@ -35,6 +36,7 @@ from ibkr_service.supervisor import StrategySpec
 
 log = structlog.get_logger("ibkr_service")
 
+GATHER_AFTER_S = 10.0  # from the start: connected, and the strategies are at work
 COLLECT_AFTER = (10_000, 20, 50)  # objects more than before; younger collections; see `gc.set_threshold`
 
 
@@ -138,10 +140,18 @@ async def _run_app(
     with _signals(app, loop):
         async with listening(socket_path(config.journal_path), handle), asyncio.TaskGroup() as around:
             ending = around.create_task(_end_by_itself(app, daemon.duration_s, server), name="ending")
+            gathering = around.create_task(_gather_pages(), name="gathering pages")
             code = await app.run()
             ending.cancel()
+            gathering.cancel()
     daemon.at_end(app)
     return code, app.supervisor.abandoned
+
+
+async def _gather_pages() -> None:
+    """When what the service needs day by day is in memory: beside the loop, since it takes some ten milliseconds."""
+    await asyncio.sleep(GATHER_AFTER_S)
+    log.debug("memory gathered", large_pages=await asyncio.to_thread(pages.gather))
 
 
 async def _end_by_itself(app: App, duration_s: float | None, server: Server | None) -> None:
