@@ -39,6 +39,7 @@ class OrderWire:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._templates: dict[tuple[object, ...], Template] = {}
+        self._last: tuple[tuple[object, ...], Template] = ((), ("",) * 7)
 
     def message(
         self, order_id: int, intent: Intent, instrument: AnyInstrument, con_id: int, ref: str, account: str
@@ -65,9 +66,10 @@ class OrderWire:
             auxiliary is None,
             None if plain else _seldom_said(intent),
         )
-        template = self._templates.get(kind)
-        if template is None:
-            template = self._write(kind, intent, instrument, con_id, account)
+        last, template = self._last
+        if kind != last:  # mostly one strategy trades one thing: nothing has to be hashed for it
+            template = self._templates.get(kind) or self._write(kind, intent, instrument, con_id, account)
+            self._last = kind, template
         start, after_id, after_action, to_limit, to_aux, to_ref, end = template
         limit = "" if price is None else f"{price:f}"
         aux = "" if auxiliary is None else f"{auxiliary:f}"
