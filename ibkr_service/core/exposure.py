@@ -135,52 +135,17 @@ class Exposure:
             free -= max(short, ZERO) * Decimal(call.multiplier or 1)
         return free
 
-    def uncovered(self, share: Stock, own: Iterable[Move] = ()) -> Decimal:
-        """Shares' worth of sold calls that neither shares nor bought calls would cover, if all that is to be sold were.
-
-        A bought call covers as long as it lives, whatever its strike: the loss has a bound then. So for each expiry
-        those that are sold until then or later are held against those that are bought.
-
-        Args:
-            own: what an order does besides.
-        """
-        own = tuple(own)
-        calls = self._calls_of(share, *(moved for moved, _ in own))
-        sizes = [(call.expiry, self._after_sales(call, own) * Decimal(call.multiplier or 1)) for call in calls]
-        shares = max(self._after_sales(share, own), ZERO)
-        worst = ZERO
-        for since, _ in sizes:
-            living = sum((size for expiry, size in sizes if expiry >= since), ZERO)
-            worst = max(worst, -living - shares)
-        return worst
-
-    def _after_sales(self, contract: AnyInstrument, own: Iterable[Move]) -> Decimal:
-        """The position after an order, and after what works to sell.
-
-        By our own sum of fills, which knows of a call that was bought back before its position is reported; while
-        something is unexplained, by the lower of both.
-        """
-        size = sum((signed for moved, signed in (*self._after, *own) if is_same(moved, contract)), ZERO)
-        is_doubtful = self._account in self._book.quarantines
-        for instrument, reported, summed in self._book.holdings(self._account):
-            if is_same(instrument, contract):
-                size += min(reported, summed) if is_doubtful else summed
-        return size - self.to_trade(contract)[1]
-
     def _calls_on(self, option: Option) -> list[Option]:
         """This call, and those on the same shares that are held or worked on, each once."""
-        return self._calls_of(Stock(option.symbol, option.currency), option)
-
-    def _calls_of(self, share: Stock, *others: AnyInstrument) -> list[Option]:
         known = (
-            *others,
+            option,
             *(instrument for instrument, _, _ in self._book.holdings(self._account)),
-            *self._book.working.left(self._account),
+            *(contract for contract, _, _ in self._working()),
             *(moved for moved, _ in (*self._foreign(), *self._after)),
         )
         calls: list[Option] = []
         for one in known:
-            is_call = type(one) is Option and one.right == "C" and one.symbol == share.symbol
+            is_call = type(one) is Option and one.right == "C" and one.symbol == option.symbol
             if is_call and isinstance(one, Option) and not any(is_same(one, call) for call in calls):
                 calls.append(one)
         return calls

@@ -128,26 +128,6 @@ def _is_covered(asked: Asked) -> bool:
     return asked.exposure.free_shares(traded, asked.moves[0][1]) >= 0
 
 
-def cover(asked: Asked) -> Refused | None:
-    """Shares and bought calls are not sold away from under the calls that were sold against them.
-
-    What is left would lose without bound, though the order itself only reduces. Short shares are not looked at, and of
-    options on futures nothing is.
-    """
-    if asked.limits.allow_unlimited_loss or asked.known_loss is not None:
-        return None
-    for contract, signed in asked.moves:
-        is_call = type(contract) is Option and contract.right == "C"
-        if signed >= 0 or not (is_call or isinstance(contract, Stock)):
-            continue
-        share = contract if isinstance(contract, Stock) else Stock(contract.symbol, contract.currency)
-        after = asked.exposure.uncovered(share, asked.moves)
-        if after > asked.exposure.uncovered(share):
-            what = f"{asked.intent}, which leaves sold calls on {after:f} {share} without cover: buy those back first"
-            return Refused("max_loss", "a bounded loss (allow_unlimited_loss is false)", what)
-    return None
-
-
 def account_notional(asked: Asked) -> Refused | None:
     """Positions, working orders and this one, in the base currency. Reducing orders pass."""
     limit = asked.limits.max_account_notional

@@ -1,9 +1,9 @@
 """May this intent become an order? Pure: limits, intent, book and the time in; `None` or a refusal out.
 
-The gate is `RULES`, a table of small functions (`rules.py`, `moneyrules.py`) that are asked in order; the first that
-objects is heard. Every refusal says which limit, its value and what was asked. Where a figure is unknown the answer is
-no, or what its setting says: unknown is never treated as zero. docs/risk.md has the table of what each limit counts
-and what passes it.
+The gate is `RULES`, a table of small functions (`rules.py`, `moneyrules.py`, `cover.py`) that are asked in order; the
+first that objects is heard. Every refusal says which limit, its value and what was asked. Where a figure is unknown the
+answer is no, or what its setting says: unknown is never treated as zero. docs/risk.md has the table of what each limit
+counts and what passes it.
 
 An order *reduces* if it makes every position that it touches smaller and turns none around, whatever else is working
 (`core/exposure.py`). Reducing orders pass what exists to keep positions from being opened.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
 
-from ibkr_service.core import moneyrules, rules
+from ibkr_service.core import cover, moneyrules, rules
 from ibkr_service.core.asked import Asked, HoursOf, Rule, no_hours
 from ibkr_service.core.book import Book
 from ibkr_service.core.errors import Refused
@@ -42,7 +42,7 @@ RULES: tuple[tuple[Rule, Callable[[Limits], bool]], ...] = (
     (moneyrules.notional, lambda _: True),
     (moneyrules.premium, lambda limits: limits.max_premium is not None),
     (moneyrules.loss, lambda limits: limits.max_loss is not None or not limits.allow_unlimited_loss),
-    (moneyrules.cover, lambda limits: not limits.allow_unlimited_loss),
+    (cover.stays, lambda limits: not limits.allow_unlimited_loss),
     (moneyrules.daily_loss, lambda limits: limits.max_daily_loss is not None),
     (rules.position, lambda limits: limits.max_position is not None),
     (rules.strategy_position, lambda limits: limits.max_strategy_position is not None),

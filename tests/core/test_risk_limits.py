@@ -10,8 +10,9 @@ import pytest
 
 from ibkr_service.core import events as ev
 from ibkr_service.core.book import Book
+from ibkr_service.core.bracket import oca_terms
 from ibkr_service.core.hours import hours_of
-from ibkr_service.core.instrument import Forex, Future, Option, Stock
+from ibkr_service.core.instrument import Bag, Forex, Future, Option, Stock
 from ibkr_service.core.limits import Limits, tightened
 from ibkr_service.core.link import Signal
 from ibkr_service.core.orders import Intent
@@ -79,14 +80,21 @@ class Desk:
             )
         )
 
-    def work(self, intent, strategy="s", account="DU1"):
+    def work(self, intent, strategy="s", account="DU1", parent=""):
         """An order that is working."""
         self.orders += 1
         ref = f"ref{self.orders}"
         self.book.apply(
-            ev.OrderSubmitted(at=self.now, ref=ref, key=ref, strategy=strategy, account=account, intent=intent)
+            ev.OrderSubmitted(
+                at=self.now, ref=ref, key=ref, strategy=strategy, account=account, intent=intent, parent=parent
+            )
         )
         return ref
+
+    def bracket(self, entry, *exits):
+        """An entry that works, and its exits; returns their references."""
+        first = self.work(entry)
+        return first, *(self.work(one, parent=first) for one in exits)
 
     def foreign(self, instrument, action, quantity, account="DU1"):
         self.orders += 1
@@ -414,6 +422,137 @@ def test_what_works_to_sell_covers_nothing_and_a_fill_counts_before_its_position
     assert desk.ask(Intent.sell(C150, 1, limit="3.01"), **own) == "max_loss"
     desk.hold(C160, -1, summed=0)
     assert desk.ask(Intent.sell(C150, 1, limit="3.01"), **own) is None
+
+
+BOUNDED = {"allow_unlimited_loss": False}
+TARGET, STOP = Intent.sell(AAPL, 100, limit="120"), Intent.sell(AAPL, 100, stop="90")
+ENTRY = Intent.buy(AAPL, 100, limit="95")
+
+
+@pytest.mark.parametrize(("shares", "free"), [(200, 0), (300, 100)])
+def test_of_a_group_one_order_counts(desk, shares, free):
+    """Two exits of a hundred shares sell a hundred; what they leave free may be sold, and no more."""
+    desk.hold(AAPL, shares)
+    desk.hold(C160, -1)
+    _, stop = (desk.work(one) for one in oca_terms((TARGET, STOP), "g", "cancel"))
+    assert desk.ask(Intent.sell(AAPL, free + 1, limit="101"), **BOUNDED) == "max_loss"
+    assert not free or desk.ask(Intent.sell(AAPL, free, limit="101"), **BOUNDED) is None
+    wish = desk.book.orders[stop].intent
+    assert desk.ask(msgspec.structs.replace(wish, stop_price=D(92)), order=stop, **BOUNDED) is None
+    larger = msgspec.structs.replace(wish, quantity=D(101 + free))
+    assert desk.ask(larger, order=stop, **BOUNDED) == "max_loss"
+
+
+def test_of_a_group_that_does_not_hold_its_orders_back_all_count(desk):
+    """TWS lets the others of the third type work on: more than one can fill."""
+    desk.hold(AAPL, 200)
+    desk.hold(C160, -1)
+    for one in oca_terms((TARGET, STOP), "g", "reduce_unblocked"):
+        desk.work(one)
+    desk.hold(AAPL, 300)
+    assert desk.ask(Intent.sell(AAPL, 1, limit="101"), **BOUNDED) == "max_loss"
+
+
+def test_exits_count_with_their_entry(desk):
+    """While it works they sell what it buys. It cannot be made smaller than they are, where that takes cover."""
+    desk.hold(AAPL, 100)
+    desk.hold(C160, -1)
+    entry, _, stop = desk.bracket(ENTRY, TARGET, STOP)
+    assert desk.ask(Intent.sell(AAPL, 1, limit="101"), **BOUNDED) == "max_loss"
+    assert desk.ask(Intent.sell(AAPL, 100, stop="88"), order=stop, **BOUNDED) is None
+    assert desk.ask(Intent.sell(AAPL, 101, stop="88"), order=stop, **BOUNDED) == "max_loss"
+    assert desk.ask(Intent.buy(AAPL, 100, limit="96"), order=entry, **BOUNDED) is None
+    assert desk.ask(Intent.buy(AAPL, 99, limit="95"), order=entry, **BOUNDED) == "max_loss"
+    desk.hold(AAPL, 200)
+    assert desk.ask(Intent.sell(AAPL, 100, limit="101"), **BOUNDED) is None
+    assert desk.ask(Intent.buy(AAPL, 99, limit="95"), order=entry, **BOUNDED) is None
+
+
+def test_what_others_sell_counts(desk):
+    """Their order takes the cover, and so would ours; a combination that TWS showed is its legs."""
+    desk.hold(AAPL, 100)
+    desk.hold(C160, -1)
+    desk.foreign(AAPL, "SELL", 100)
+    assert desk.ask(Intent.sell(AAPL, 100, limit="101"), **BOUNDED) == "max_loss"
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+def test_the_calls_in_a_combination_of_others_count(desk, adopted):
+    """Its legs have numbers only; those of contracts that the book knows are looked at."""
+    desk.hold(C150, 1)
+    desk.hold(C150, 0)
+    desk.hold(AAPL, 100)
+    bag = Bag("AAPL", "USD", legs=((CON_IDS[C150], 1, "SELL"), (99, 1, "BUY")))
+    if adopted:
+        desk.work(Intent(instrument=bag, action="BUY", quantity=D(1)))
+    else:
+        desk.foreign(bag, "BUY", 1)
+    assert desk.ask(Intent.sell(AAPL, 100, limit="101"), **BOUNDED) == "max_loss"
+    assert desk.ask(Intent.sell(C160, 1, limit="1"), **BOUNDED) == "max_loss"
+
+
+@pytest.mark.parametrize(
+    ("sold", "other"),
+    [
+        (C150, Option("AAPL", "20270115", 10.0, "C", trading_class="2AAPL")),
+        (C150, Option("AAPL", "20270115", 150.0, "C", currency="EUR", trading_class="AAPL")),
+    ],
+)
+def test_what_delivers_something_else_covers_nothing(desk, sold, other):
+    """What a split has left, and another currency."""
+    CON_IDS.setdefault(other, 200)
+    desk.hold(sold, 1)
+    desk.hold(C160, -1)
+    desk.hold(other, 1)
+    assert desk.ask(Intent.sell(sold, 1, limit="3"), **BOUNDED) == "max_loss"
+
+
+def test_options_that_settle_at_different_hours_cover_each_other_no_more_than_in_a_spread(desk):
+    """SPX settles at the opening of the day on which SPXW settles at the close."""
+    morning, evening, sold = (
+        Option("SPX", "20270115", strike, "C", trading_class=name)
+        for strike, name in ((5000.0, "SPX"), (5000.0, "SPXW"), (5010.0, "SPXW"))
+    )
+    for number, (contract, size) in enumerate(((morning, 1), (evening, 1), (sold, -1)), 210):
+        CON_IDS.setdefault(contract, number)
+        desk.hold(contract, size)
+        desk.quote(contract, 3.0)
+    assert desk.ask(Intent.sell(evening, 1, limit="3"), **BOUNDED) == "max_loss"
+    assert desk.ask(Intent.sell(morning, 1, limit="3"), **BOUNDED) is None
+
+
+def test_shares_in_another_currency_are_other_shares(desk):
+    """A call on SAP in euros does not hold the shares in dollars."""
+    dollars, euros = Stock("SAP"), Stock("SAP", "EUR")
+    call = Option("SAP", "20270115", 150.0, "C", currency="EUR", trading_class="SAP")
+    for number, (contract, size) in enumerate(((dollars, 100), (euros, 100), (call, -1)), 220):
+        CON_IDS.setdefault(contract, number)
+        desk.hold(contract, size)
+        desk.quote(contract, 100.0)
+    assert desk.ask(Intent.sell(dollars, 100, limit="100.1"), **BOUNDED) is None
+    assert desk.ask(Intent.sell(euros, 100, limit="100.1"), **BOUNDED) == "max_loss"
+
+
+def test_a_leg_whose_loss_was_looked_at_as_a_whole_takes_no_cover_either(desk):
+    """Its own bought leg is on its way out; or it sells what covers something else."""
+    limits = msgspec.structs.replace(OPEN, **BOUNDED)
+    ask = {"now": AT, "mono_s": 1001.0, "known_loss": D(500)}
+    desk.hold(C150, 1)
+    assert check(Intent.sell(C160, 1, limit="1"), "s", limits, desk.book, **ask) is None
+    desk.work(Intent.sell(C150, 1, limit="3.50"))
+    assert check(Intent.sell(C160, 1, limit="1"), "s", limits, desk.book, **ask).limit == "max_loss"
+
+
+def test_two_closings_of_a_calendar_may_work_at_once(desk):
+    """Each takes the bought call and the sold one."""
+    near, far = C160, C160_LATER
+    CON_IDS.setdefault(far, 230)
+    desk.hold(near, -2)
+    desk.hold(far, 2)
+    desk.quote(far, 3.0)
+    closing, _ = combination([Leg(near, 1, "SELL"), Leg(far, 1, "BUY")])
+    desk.work(Intent.sell(closing, 1, credit="1"))
+    assert desk.ask(Intent.sell(closing, 1, credit="1.10"), **BOUNDED) is None
 
 
 def test_cover_is_counted_by_the_worse_word_in_quarantine(desk):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal as D
+from itertools import combinations
 
 import msgspec
 from hypothesis import given, settings
@@ -91,15 +92,36 @@ def test_what_reduces_turns_nothing_around_whatever_fills(desk, traded, action, 
         assert after * held >= 0
 
 
-@settings(max_examples=300)
-@given(desks(), LIMITS, TRADED, ACTION, QUANTITY)
-def test_what_passes_leaves_no_more_sold_calls_without_cover(desk, limits, traded, action, quantity):
-    """Whether it opens, reduces or does both, as long as a loss without bound is not allowed."""
-    limits = msgspec.structs.replace(limits, allow_unlimited_loss=False)
+def uncovered(desk, moved):
+    """Added up by itself: all calls here are on AAPL, of one expiry."""
+    sizes = {one: desk.book.position(one, "DU1") for one in (AAPL, C150, C160)}
+    for contract, signed in moved:
+        sizes[contract] = sizes.get(contract, 0) + signed
+    return max(-100 * (sizes[C150] + sizes[C160]) - max(sizes[AAPL], 0), 0)
+
+
+@settings(max_examples=500)
+@given(desks(), TRADED, ACTION, QUANTITY)
+def test_what_passes_leaves_no_more_sold_calls_without_cover_whatever_fills(desk, traded, action, quantity):
+    """Whatever of the rest fills besides: no more than now, or than a part of the same fills would leave without it."""
+    limits = msgspec.structs.replace(OPEN, allow_unlimited_loss=False)
     intent = order(traded, action, quantity)
-    if check(intent, "s", limits, desk.book, now=AT, mono_s=1001.0) is None:
-        exposure = Exposure(desk.book, "DU1")
-        assert exposure.uncovered(AAPL, moves(intent, D(quantity))) <= exposure.uncovered(AAPL)
+    if check(intent, "s", limits, desk.book, now=AT, mono_s=1001.0) is not None:
+        return
+    book = desk.book
+    at_work = [moves(one.intent, one.intent.quantity) for one in book.alive_orders()]
+    at_work += [
+        ((one.instrument, one.quantity if one.action == "BUY" else -one.quantity),)
+        for one in book.foreign_orders.values()
+    ]
+    own, now = moves(intent, D(quantity)), uncovered(desk, ())
+    fills = [
+        frozenset(picked) for size in range(len(at_work) + 1) for picked in combinations(range(len(at_work)), size)
+    ]
+    without = {picked: uncovered(desk, [move for each in picked for move in at_work[each]]) for picked in fills}
+    for picked in fills:
+        left = uncovered(desk, [*own, *(move for each in picked for move in at_work[each])])
+        assert left <= max(now, *(bare for part, bare in without.items() if part <= picked))
 
 
 @settings(max_examples=300)
