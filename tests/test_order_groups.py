@@ -9,17 +9,19 @@ from __future__ import annotations
 import sqlite3
 from decimal import Decimal as D
 
+import msgspec
 import pytest
 
 from ibkr_service.core import events as ev
 from ibkr_service.core import spreads
 from ibkr_service.core.bracket import Bracket
-from ibkr_service.core.errors import InvalidIntent, JournalError, KeyReused, Paced
+from ibkr_service.core.errors import InvalidIntent, JournalError, KeyReused, Paced, Refused
 from ibkr_service.core.instrument import Stock
 from ibkr_service.core.intent import Intent
 from ibkr_service.core.orders import OrderState
 from ibkr_service.sim.messages import Request
 from tests.test_order_life import stage
+from tests.world import WIDE_LIMITS
 
 AAPL = Stock("AAPL")
 
@@ -51,6 +53,45 @@ async def test_exits_wait_for_the_entry_and_one_cancels_the_other(tmp_path):
         filled, cancelled = OrderState.FILLED, OrderState.CANCELLED
         await at.world.until(lambda: states(at, refs) == [filled, filled, cancelled], what="one exit")
         assert at.desk.position(AAPL) == 0
+        at.world.check_agreement()
+
+
+async def test_the_exits_of_an_entry_that_works_do_not_let_go_of_a_covered_call(tmp_path):
+    """A bracket is submitted, changed and filled beside it; the shares under the call stay."""
+    limits = msgspec.structs.replace(WIDE_LIMITS, allow_unlimited_loss=False)
+    async with stage(tmp_path, limits=limits) as at:
+        desk = at.desk
+        chain = await desk.option_chain(AAPL, expiries=1, strikes=4)
+        call = next(row.option for row in chain.rows if row.option.right == "C")
+        await desk.qualify(call)
+        desk.watch(call)
+        await at.world.until(lambda: desk.quote(call) is not None, what="a quote of the call")
+
+        async def filled(ref):
+            await at.world.until(lambda: desk.order(ref).state is OrderState.FILLED, what=f"{ref} fills")
+
+        await filled(desk.submit(Intent.buy(AAPL, 100)))
+        await filled(desk.submit(Intent.sell(call, 1)))
+        with pytest.raises(Refused, match="max_loss"):
+            desk.submit(Intent.sell(AAPL, 100))
+        entry = Intent.buy(AAPL, 100, limit=at.mid - 20)
+        refs = desk.submit_bracket(Bracket.around(entry, take_profit=at.mid + 20, stop_loss=at.mid - 30))
+        await at.world.until(lambda: desk.order(refs.entry).state is OrderState.WORKING, what="the entry works")
+        with pytest.raises(Refused, match="max_loss"):
+            desk.submit(Intent.sell(AAPL, 100))
+        lower = desk.order(refs.stop_loss).intent.stop_price - 1
+        desk.modify(refs.stop_loss, stop_price=lower)
+        await at.world.until(lambda: desk.order(refs.stop_loss).change is None, what="the stop is moved")
+        assert desk.order(refs.stop_loss).intent.stop_price == lower
+        desk.modify(refs.entry, limit_price=at.mid + 2)
+        await filled(refs.entry)
+        with pytest.raises(Refused, match="max_loss"):
+            desk.submit(Intent.sell(AAPL, 100))  # its exits sell what it bought
+        desk.cancel(refs.stop_loss)
+        desk.cancel(refs.take_profit)
+        await at.world.until(lambda: all(desk.order(one).done for one in (refs.stop_loss, refs.take_profit)))
+        await filled(desk.submit(Intent.sell(AAPL, 100)))
+        assert (desk.position(AAPL), desk.position(call)) == (100, -1)
         at.world.check_agreement()
 
 

@@ -212,8 +212,7 @@ def _effective(
         quantity = entry.intent.quantity if entry.change is None else min(entry.intent.quantity, entry.change.quantity)
         entry_left = max(quantity - entry.filled, ZERO)
     bought = dict(moves(entry.intent, entry_left))
-    together = ((contract, signed, signed + bought.get(contract, ZERO)) for contract, signed in parts)
-    return tuple((contract, net) for contract, signed, net in together if net * signed > 0)
+    return tuple((contract, signed + bought.get(contract, ZERO)) for contract, signed in parts)
 
 
 def _apart(book: Book, parts: Iterable[Move]) -> Iterator[Move]:

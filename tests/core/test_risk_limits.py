@@ -96,12 +96,39 @@ class Desk:
         first = self.work(entry)
         return first, *(self.work(one, parent=first) for one in exits)
 
-    def foreign(self, instrument, action, quantity, account="DU1"):
+    def fill(self, ref):
+        """All of an order."""
+        intent = self.book.orders[ref].intent
+        self.book.apply(
+            ev.Fill(
+                at=self.now,
+                exec_id=f"{ref}.01",
+                executed_at=self.now,
+                client_id=1,
+                ref=ref,
+                order_id=1,
+                perm_id=0,
+                account="DU1",
+                con_id=CON_IDS[intent.instrument],
+                instrument=intent.instrument,
+                action=intent.action,
+                quantity=intent.quantity,
+                price=D(1),
+            )
+        )
+
+    def shown(self, ref, oca_group, oca_type=1):
+        """An order of ours as the broker shows it."""
+        self.foreign(AAPL, "SELL", 100, ref=ref, oca_group=oca_group, oca_type=oca_type)
+
+    def foreign(self, instrument, action, quantity, account="DU1", *, ref="", oca_group="", oca_type=0):
         self.orders += 1
         self.book.apply(
             ev.OpenOrderReported(
                 at=AT,
-                ref="",
+                ref=ref,
+                oca_group=oca_group,
+                oca_type=oca_type,
                 order_id=-1,
                 client_id=7,
                 perm_id=1000 + self.orders,
@@ -439,6 +466,7 @@ def test_of_a_group_one_order_counts(desk, shares, free):
     assert not free or desk.ask(Intent.sell(AAPL, free, limit="101"), **BOUNDED) is None
     wish = desk.book.orders[stop].intent
     assert desk.ask(msgspec.structs.replace(wish, stop_price=D(92)), order=stop, **BOUNDED) is None
+    assert desk.ask(msgspec.structs.replace(wish, quantity=D(100 + free)), order=stop, **BOUNDED) is None
     larger = msgspec.structs.replace(wish, quantity=D(101 + free))
     assert desk.ask(larger, order=stop, **BOUNDED) == "max_loss"
 
@@ -466,6 +494,68 @@ def test_exits_count_with_their_entry(desk):
     desk.hold(AAPL, 200)
     assert desk.ask(Intent.sell(AAPL, 100, limit="101"), **BOUNDED) is None
     assert desk.ask(Intent.buy(AAPL, 99, limit="95"), order=entry, **BOUNDED) is None
+
+
+def test_exits_of_an_entry_that_has_filled_count_once(desk):
+    """One cancels the other."""
+    desk.hold(AAPL, 200)
+    desk.hold(C160, -1)
+    entry, *_ = desk.bracket(ENTRY, TARGET, STOP)
+    desk.fill(entry)
+    assert desk.ask(Intent.sell(AAPL, 100, limit="101"), **BOUNDED) is None
+    assert desk.ask(Intent.sell(AAPL, 101, limit="101"), **BOUNDED) == "max_loss"
+
+
+def test_exits_count_with_what_their_entry_may_become(desk):
+    """A change of it to less is on its way: so much less may it buy."""
+    desk.hold(AAPL, 200)
+    desk.hold(C160, -1)
+    entry, *_ = desk.bracket(ENTRY, STOP)
+    assert desk.ask(Intent.sell(AAPL, 100, limit="101"), **BOUNDED) is None
+    desk.book.apply(ev.ModificationRequested(at=AT, ref=entry, intent=Intent.buy(AAPL, 40, limit="95")))
+    assert desk.ask(Intent.sell(AAPL, 40, limit="101"), **BOUNDED) is None
+    assert desk.ask(Intent.sell(AAPL, 41, limit="101"), **BOUNDED) == "max_loss"
+
+
+def test_a_bracket_beside_exits_that_work_sells_what_it_buys(desk):
+    """Its exits are seen after their entry."""
+    desk.hold(AAPL, 200)
+    desk.hold(C160, -1)
+    for one in oca_terms((TARGET, STOP), "g", "cancel"):
+        desk.work(one)
+    exits = [Intent.sell(AAPL, 50, limit="120"), Intent.sell(AAPL, 50, stop="90")]
+    limits = msgspec.structs.replace(OPEN, **BOUNDED)
+    rest = {"now": AT, "mono_s": 1001.0}
+    assert check_group(exits, "s", limits, desk.book, parent=Intent.buy(AAPL, 50, limit="95"), **rest) is None
+    assert check_group(exits, "s", limits, desk.book, **rest).limit == "max_loss"
+
+
+@pytest.mark.parametrize(("oca_type", "count"), [(1, 1), (3, 2)])
+def test_a_group_is_also_what_the_broker_shows_as_one(desk, oca_type, count):
+    """Of an adopted order its terms do not say it; of those of others nothing else does."""
+    desk.hold(AAPL, 400)
+    desk.hold(C160, -1)
+    adopted = desk.work(STOP)
+    desk.shown(adopted, "theirs", oca_type)
+    desk.foreign(AAPL, "SELL", 100, oca_group="theirs", oca_type=oca_type)
+    free = 300 - 100 * count
+    assert desk.ask(Intent.sell(AAPL, free, limit="101"), **BOUNDED) is None
+    assert desk.ask(Intent.sell(AAPL, free + 1, limit="101"), **BOUNDED) == "max_loss"
+    larger = Intent.sell(AAPL, 400 - 100 * count, stop="90")
+    assert desk.ask(larger, order=adopted, **BOUNDED) is None
+
+
+def test_a_covered_call_on_its_way_in_keeps_its_shares(desk):
+    """Whichever of the two is asked first: the shares that come with the call, and their sale."""
+    covered, _ = combination([Leg(AAPL, 100, "BUY"), Leg(C150, 1, "SELL")])
+    sale, purchase = Intent.sell(AAPL, 1, limit="101"), Intent.buy(covered, 1, debit="97")
+    assert desk.ask(sale, **BOUNDED) is None
+    assert desk.ask(purchase, **BOUNDED) is None
+    desk.work(purchase)
+    assert desk.ask(sale, **BOUNDED) == "max_loss"
+    other = Desk()
+    other.work(sale)
+    assert other.ask(purchase, **BOUNDED) == "max_loss"
 
 
 def test_what_others_sell_counts(desk):
