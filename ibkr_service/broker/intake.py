@@ -65,6 +65,7 @@ class Intake:
         self.unacknowledged: dict[str, float] = {}  # reference -> loop time at which it was sent
         self.order_sent = asyncio.Event()
         self.faults = 0
+        self._farms_down: set[str] = set()  # of any kind, in this session
         self._faults_told: set[str] = set()
         self._ib = ib
         self._clock = clock
@@ -131,6 +132,7 @@ class Intake:
             self._farms_back(code, text)
         elif (up := codes.FARMS.get(code)) is not None:
             farm = codes.farm_name(text)
+            (self._farms_down.discard if up else self._farms_down.add)(farm)
             self._put(ev.FarmChanged(at=at, session=self.session, farm=farm, up=up, code=code))
             if code in codes.MARKET_DATA_FARMS and not up:
                 self._lines.farm_down(farm)
@@ -150,10 +152,10 @@ class Intake:
             self._put(ev.BrokerNotice(at=at, session=self.session, code=code, text=text, request=request, known=known))
 
     def _farms_back(self, code: int, text: str) -> None:
-        down = sorted(self._lines.farms_down)
-        for farm in codes.farms_back(text, down):
+        for farm in codes.farms_back(text, sorted(self._farms_down)):
+            self._farms_down.discard(farm)
             self._put(ev.FarmChanged(at=self._clock.now(), session=self.session, farm=farm, up=True, code=code))
-            if farm in down:
+            if farm in self._lines.farms_down:
                 self._lines.farm_up(farm, asyncio.get_running_loop().time())
 
     # --- orders ------------------------------------------------------------------------------------------------------

@@ -545,12 +545,13 @@ class Lines:
 
     def _break_off(self, line: Line, reason: str, since: datetime | None = None) -> None:
         line.distrust()
-        is_told = line.flowing
-        if not is_told and not line.pushed:
+        is_told, was_pushed = line.flowing, line.pushed
+        line.pushed = False
+        if is_told:
+            line.flowing, line.in_gap, line.asked_in_gap = False, True, False
+            line.epoch += 1
+        elif not was_pushed:
             return
-        line.flowing = line.pushed = line.asked_in_gap = False
-        line.in_gap = line.in_gap or is_told
-        line.epoch += 1
         now = self._clock.now()
         gap = ev.Gap(
             at=now,

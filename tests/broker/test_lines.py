@@ -918,6 +918,22 @@ async def test_a_stream_that_has_seen_sizes_alone_is_told_of_a_gap_all_the_same(
     assert feed.about(EUR)[len(told) :][:1] == ["Resumed"]
 
 
+async def test_sizes_alone_change_nothing_about_a_gap_that_is_on_record(feed):
+    """It ends as it began, however often who sees every tick is interrupted in it, or has been."""
+    stream = feed.lines.every_tick(EUR, 100)
+    feed.tick(EUR)
+    feed.lines.interrupt("first")
+    feed.lines.ask_anew(feed.line(), "silent", EPOCH)
+    feed.request()
+    feed.size(EUR)
+    feed.lines.farm_down("cashfarm")
+    stream.close("enough")
+    feed.lines.interrupt("nobody has seen anything since")
+    feed.tick(EUR)
+    gap, resumed = (one for one in feed.told if one.instrument == EUR and isinstance(one, ev.Gap | ev.Resumed))
+    assert (gap.epoch, resumed.epoch, resumed.resubscribed) == (1, 1, True)
+
+
 async def test_a_stream_that_is_opened_while_its_line_is_not_asked_for_leaves_no_sink(full):
     """The old request's id means nothing any more."""
     full.lines.hold(MSFT, never)

@@ -440,6 +440,24 @@ async def test_a_farm_that_is_back_with_the_line_is_not_down(tmp_path, back):
     await play(tmp_path, scenario)
 
 
+async def test_a_farm_of_history_is_back_with_all_the_others(tmp_path):
+    """2105, and a 1102 that says "all" without their names."""
+
+    async def scenario(world, _one):
+        (session,) = world.gateway.sessions
+
+        def say(code, text):
+            session.send(answers.error(-1, code, text, session.version))
+
+        say(2105, "HMDS data farm connection is broken:ushmds")
+        await world.until(lambda: set(world.app.book.farms_down) == {"ushmds"})
+        say(1100, "Connectivity between IB and Trader Workstation has been lost.")
+        say(1102, "Connectivity has been restored - data maintained. All data farms are connected.")
+        await world.until(lambda: not world.app.book.farms_down, 60)
+
+    await play(tmp_path, scenario)
+
+
 async def test_a_quote_of_before_the_outage_is_not_usable_after_it(tmp_path):
     """A tick in the very chunk of the 2103, and greeks or sizes while the farm is down, resume nothing."""
 
